@@ -1,0 +1,1 @@
+//! Brokers: named durable queues, each one a journal.

@@ -1,0 +1,1 @@
+//! Configuration: TOML, environment and flags into one checked value.

@@ -1,0 +1,1 @@
+//! Delivery of events to subscribers: retry, dead letters, the dispatcher.

@@ -1,0 +1,1 @@
+//! What stands between a listener and the network: TLS, credentials, Origin and Host.

@@ -1,0 +1,1 @@
+//! HTTP for agent and gateway alike: server, ingress, operations.

@@ -1,0 +1,1 @@
+//! Knative manifests: parse, validate, apply.

@@ -1,0 +1,1 @@
+//! What is keyed and changes seldom, in redb.
