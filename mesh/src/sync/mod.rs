@@ -10,6 +10,8 @@ pub mod codec;
 pub mod columns;
 pub mod frame;
 pub mod limits;
+#[cfg(test)]
+mod measure;
 mod numbers;
 mod varint;
 #[cfg(test)]
