@@ -1,1 +1,3 @@
-//! x
+//! Godwit's agent: takes events from devices, keeps them on disk, hands them to local Triggers and carries them to the gateway.
+
+pub mod config;

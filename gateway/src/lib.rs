@@ -1,1 +1,3 @@
-//! x
+//! Godwit's gateway: where the agents' events arrive and central Triggers run.
+
+pub mod config;

@@ -10,8 +10,20 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// First path segments that the HTTP API keeps for itself: none of them can be a namespace.
 pub const RESERVED_NAMESPACES: [&str; 14] = [
-    "api", "apis", "openapi", "version", "sync", "mqtt", "channels", "sequences", "parallels", "metrics", "status", "healthz",
-    "readyz", "livez",
+    "api",
+    "apis",
+    "openapi",
+    "version",
+    "sync",
+    "mqtt",
+    "channels",
+    "sequences",
+    "parallels",
+    "metrics",
+    "status",
+    "healthz",
+    "readyz",
+    "livez",
 ];
 
 /// Longest namespace, broker or agent name in bytes (the limit of a DNS subdomain, as in Kubernetes).
@@ -29,7 +41,9 @@ pub enum NameError {
         name: String,
     },
     /// The name has a character outside `a-z 0-9 - .`, or begins or ends with `-` or `.`.
-    #[error("{what} \"{name}\" must consist of lower-case letters, digits, '-' and '.', and begin and end with a letter or digit")]
+    #[error(
+        "{what} \"{name}\" must consist of lower-case letters, digits, '-' and '.', and begin and end with a letter or digit"
+    )]
     Character {
         /// What the name was for.
         what: &'static str,

@@ -1,0 +1,80 @@
+//! The agent's configuration: every key with its default and description. `config/agent.toml` explains the same keys.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use godwit_mesh::config::{Auth, Http, Labels, Log, Size, Storage};
+use godwit_mesh::{sections, settings};
+
+settings! {
+    /// `[agent]`: who this agent is and where it keeps things.
+    pub struct Agent {
+        /// The agent's name at the gateway: lower-case letters, digits, `-` and `.`. Not set: made once from the host's name
+        /// and kept in the data folder.
+        id: Option<String> = "",
+        /// Folder for everything that must outlive a restart. One process at a time.
+        data_dir: PathBuf = "godwit-data/agent",
+        /// Labels by which objects at the gateway choose agents (`godwit.dev/agents`).
+        labels: Labels = "",
+        /// Folder with manifests (YAML) of Brokers and Triggers; re-read on SIGHUP. Not set: none.
+        manifests: Option<PathBuf> = "",
+    }
+}
+
+settings! {
+    /// `[mqtt]`: the listener for devices, MQTT 3.1.1 and 5.0.
+    pub struct Mqtt {
+        /// Where MQTT is served; empty for not at all. Beyond loopback this needs `tls-cert`, `tls-key` and
+        /// `auth.credentials`, or `insecure = true`.
+        listen: Option<SocketAddr> = "127.0.0.1:1883",
+        /// File with the certificate chain (PEM); with `tls-key` it makes the listener speak TLS.
+        tls_cert: Option<PathBuf> = "",
+        /// File with the private key of the certificate (PEM).
+        tls_key: Option<PathBuf> = "",
+        /// Serve beyond loopback without TLS or credentials all the same.
+        insecure: bool = "false",
+        /// Largest packet that is taken.
+        max_packet: Size = "1MiB",
+        /// Most connections at a time; further ones are refused.
+        max_connections: usize = "4096",
+        /// A client must have sent its CONNECT within this time.
+        connect_timeout: Duration = "10s",
+    }
+}
+
+settings! {
+    /// `[gateway]`: the way up.
+    pub struct Gateway {
+        /// URL of the gateway, `http://…` or `https://…`. Not set: the agent works alone, and events wait.
+        url: Option<String> = "",
+        /// File with the token by which this agent proves itself.
+        token_file: Option<PathBuf> = "",
+        /// File with certificates (PEM) to trust in place of the system's.
+        ca_file: Option<PathBuf> = "",
+        /// How often each side shows that it lives when it has nothing to say.
+        heartbeat: Duration = "30s",
+        /// Longest wait between two attempts to connect.
+        backoff_max: Duration = "60s",
+    }
+}
+
+sections! {
+    /// The agent's whole configuration.
+    pub struct Config {
+        /// Who this agent is.
+        agent: Agent,
+        /// The MQTT listener.
+        mqtt: Mqtt,
+        /// The HTTP listener.
+        http: Http,
+        /// The way up.
+        gateway: Gateway,
+        /// Who may come in.
+        auth: Auth,
+        /// How brokers keep events.
+        storage: Storage,
+        /// Logs.
+        log: Log,
+    }
+}

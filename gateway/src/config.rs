@@ -1,0 +1,44 @@
+//! The gateway's configuration: every key with its default and description. `config/gateway.toml` explains the same keys.
+
+use std::path::PathBuf;
+
+use godwit_mesh::config::{Auth, Http, Log, Size, Storage};
+use godwit_mesh::{sections, settings};
+
+settings! {
+    /// `[gateway]`: where this gateway keeps things and what it runs.
+    pub struct Gateway {
+        /// Folder for everything that must outlive a restart. One process at a time.
+        data_dir: PathBuf = "godwit-data/gateway",
+        /// Folder with manifests (YAML) of Brokers and Triggers; read again when a file changes and on SIGHUP. Not set: none.
+        manifests: Option<PathBuf> = "",
+    }
+}
+
+settings! {
+    /// `[sync]`: the agents' way in, on the HTTP listener.
+    pub struct Sync {
+        /// Most agents that are connected at a time.
+        max_agents: usize = "4096",
+        /// Bytes of one agent and broker that may wait for the disk before the agent is told to pause.
+        credit: Size = "1MiB",
+    }
+}
+
+sections! {
+    /// The gateway's whole configuration.
+    pub struct Config {
+        /// Folders.
+        gateway: Gateway,
+        /// The HTTP listener.
+        http: Http { listen = "127.0.0.1:8090" },
+        /// The agents' way in.
+        sync: Sync,
+        /// Who may come in.
+        auth: Auth,
+        /// How brokers keep events.
+        storage: Storage,
+        /// Logs.
+        log: Log,
+    }
+}

@@ -1,0 +1,93 @@
+//! The sections that agent and gateway have in common.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::Size;
+use crate::{choice, settings};
+
+settings! {
+    /// `[http]`: events, API, health and metrics over HTTP.
+    pub struct Http {
+        /// Where HTTP is served. Beyond loopback this needs `tls-cert`, `tls-key` and `auth.credentials`, or `insecure = true`.
+        listen: SocketAddr = "127.0.0.1:8080",
+        /// The URL under which others reach this listener; shown in `status.address.url`. Not set: made from `listen`.
+        public_url: Option<String> = "",
+        /// File with the certificate chain (PEM); with `tls-key` it makes the listener speak TLS.
+        tls_cert: Option<PathBuf> = "",
+        /// File with the private key of the certificate (PEM).
+        tls_key: Option<PathBuf> = "",
+        /// Serve beyond loopback without TLS or credentials all the same.
+        insecure: bool = "false",
+        /// Further host names that requests which change things may name in their Host header.
+        allowed_hosts: Vec<String> = "",
+        /// Largest request body; never less than 64 KiB.
+        max_body: Size = "1MiB",
+        /// Most connections at a time; further ones wait to be accepted.
+        max_connections: usize = "2048",
+        /// A connection on which nothing happens for so long is closed.
+        idle_timeout: Duration = "75s",
+        /// A request's head must be there within this time.
+        header_timeout: Duration = "10s",
+    }
+}
+
+settings! {
+    /// `[auth]`: who may come in.
+    pub struct Auth {
+        /// File with users and tokens, written by `godwit passwd` and `godwit token`. Not set: whoever reaches a listener may use it.
+        credentials: Option<PathBuf> = "",
+    }
+}
+
+choice! {
+    /// What happens when a broker is at its limit.
+    pub enum StoragePolicy {
+        /// The oldest events go, and are counted for each consumer that did not have them yet.
+        DropOldest = "drop-oldest",
+        /// New events are refused.
+        Reject = "reject",
+    }
+}
+
+settings! {
+    /// `[storage]`: how brokers keep events.
+    pub struct Storage {
+        /// Size of a journal's segment file.
+        segment_bytes: Size = "8MiB",
+        /// Most bytes of all brokers together; each may have at least four segments. Not set: a quarter of the free disk at
+        /// first start.
+        max_bytes: Option<Size> = "",
+        /// How long events that all consumers have passed are kept, while there is room.
+        keep: Duration = "24h",
+        /// Events older than this go, whoever still wants them. Not set: no limit.
+        max_age: Option<Duration> = "",
+        /// Most events of one broker. Not set: no limit.
+        max_count: Option<u64> = "",
+        /// What happens at the limit: `drop-oldest` or `reject`.
+        policy: StoragePolicy = "drop-oldest",
+        /// How long a commit waits for company; spares flash at the price of slower acknowledgements.
+        commit_delay: Duration = "0s",
+    }
+}
+
+choice! {
+    /// How log lines look.
+    pub enum Format {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+settings! {
+    /// `[log]`: what is written to stderr.
+    pub struct Log {
+        /// `text` for people or `json` for machines.
+        format: Format = "text",
+        /// Least severity: `error`, `warn`, `info`, `debug` or `trace`; also by module: `info,godwit_agent::mqtt=debug`.
+        level: String = "info",
+    }
+}
