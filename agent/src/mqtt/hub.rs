@@ -13,9 +13,9 @@ use godwit_mesh::door::Credentials;
 use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::Refused;
 use serde_json::{Value, json};
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::fanout::{Delivery, Message};
+use super::fanout::{Delivery, Message, Queue};
 use super::limits::Limits;
 use super::packet::Version;
 use super::packet::connect::Will;
@@ -68,6 +68,13 @@ pub(super) enum NoSeat {
     Journal,
 }
 
+/// What [`Hub::sweep`] found.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) wills: Vec<(Arc<Session>, Box<Will>)>,
+    pub(super) expired: Vec<Arc<Session>>,
+}
+
 /// Who wants a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim<'a> {
@@ -108,6 +115,11 @@ impl Hub {
             }
             sessions.insert(client_id.into(), session);
         }
+    }
+
+    /// Whether there is any connection or session: then time matters.
+    pub(super) fn watches_time(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0 || !self.sessions().is_empty()
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
@@ -193,7 +205,7 @@ impl Hub {
 
     async fn forget_durably(&self, seat: &mut Seat) -> Result<(), NoSeat> {
         let failed = |refused: Refused| {
-            warn!(client = &*seat.session.client_id, %refused, "a clean start could not forget the hand-shakes before it");
+            warn!(client = &*seat.session.client_id, %refused, "hand-shakes of an ended session stay in the journal");
             NoSeat::Journal
         };
         let receipts = qos2::forget(&seat.session.client_id, &seat.handshakes).map_err(failed)?;
@@ -204,12 +216,20 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends a session that has no connection: nothing of it is left, here or in the journal.
-    fn end(&self, session: &Arc<Session>, handshakes: &Handshakes) {
-        self.unsubscribe_all(session);
-        if let Err(refused) = qos2::forget(&session.client_id, handshakes) {
-            // They will be met again after the next start, and end once more.
-            debug!(client = &*session.client_id, %refused, "hand-shakes of an ended session stay in the journal");
+    /// Ends a session that has expired, unless its client has come back in the meantime.
+    pub(super) async fn expire(self: &Arc<Self>, session: &Arc<Session>) {
+        let claim = Claim {
+            client_id: &session.client_id,
+            clean: false,
+            expiry_seconds: 0,
+            version: Version::V4,
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        if let Ok((found, Some(mut seat))) = self.find_or_make(&claim) {
+            if Arc::ptr_eq(&found, session) {
+                seat.expiry_seconds = 0;
+            }
+            seat.leave().await;
         }
     }
 
@@ -343,33 +363,25 @@ impl Hub {
         }
     }
 
-    /// What has to be done as time passes: wakes connections whose deadline has passed, ends sessions that have expired, and
-    /// answers the wills that are due.
-    pub(super) fn sweep(&self) -> Vec<(Arc<Session>, Box<Will>)> {
+    /// What has to be done as time passes: wakes connections whose deadline has passed, and answers the wills that are due and
+    /// the sessions that have expired.
+    pub(super) fn sweep(&self) -> Due {
         let now_ms = self.clock.elapsed_ms();
-        let mut due = Vec::new();
-        let mut ended = Vec::new();
-        {
-            let mut sessions = self.sessions();
-            sessions.retain(|_, session| {
-                session.wake_if_due(now_ms);
-                let mut state = session.lock();
-                if state.link.is_some() {
-                    return true;
-                }
-                let expires = state.away_since_ms.saturating_add(u64::from(state.expiry_seconds) * 1000);
-                let expired = expires <= now_ms;
-                if state.will.as_ref().is_some_and(|(at, _)| expired || *at <= now_ms) {
-                    due.extend(state.will.take().map(|(_, will)| (Arc::clone(session), will)));
-                }
-                if expired {
-                    ended.push((Arc::clone(session), std::mem::take(&mut state.handshakes)));
-                }
-                !expired
-            });
-        }
-        for (session, handshakes) in ended {
-            self.end(&session, &handshakes);
+        let mut due = Due::default();
+        for session in self.sessions().values() {
+            session.wake_if_due(now_ms);
+            let mut state = session.lock();
+            if state.link.is_some() {
+                continue;
+            }
+            let expires = state.away_since_ms.saturating_add(u64::from(state.expiry_seconds) * 1000);
+            let expired = expires <= now_ms;
+            if state.will.as_ref().is_some_and(|(at, _)| expired || *at <= now_ms) {
+                due.wills.extend(state.will.take().map(|(_, will)| (Arc::clone(session), will)));
+            }
+            if expired {
+                due.expired.push(Arc::clone(session));
+            }
         }
         due
     }
@@ -421,6 +433,11 @@ impl Seat {
             }
         }
         let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
+        if self.expiry_seconds == 0 && !self.handshakes.is_empty() {
+            // Durable before: the client id is free for a new session, whose hand-shakes may have the same packet ids. What
+            // cannot be forgotten is met again after the next start, and expires once more.
+            let _ = hub.forget_durably(&mut self).await;
+        }
         self.let_go();
         drop(self);
         if let Some(will) = now {
@@ -430,23 +447,20 @@ impl Seat {
 
     fn let_go(&mut self) {
         self.left = true;
-        let handshakes = std::mem::take(&mut self.handshakes);
         let ends = self.expiry_seconds == 0;
         if ends {
-            // Before the session can be found again: what it left in the journal is on its way out, ahead of anything new.
-            self.hub.end(&self.session, &handshakes);
+            self.hub.unsubscribe_all(&self.session);
         }
         {
             let mut sessions = self.hub.sessions();
             let mut state = self.session.lock();
             state.link = None;
-            state.queue = super::fanout::Queue::default();
+            state.queue = Queue::default();
             state.expiry_seconds = self.expiry_seconds;
             state.away_since_ms = self.hub.clock.elapsed_ms();
+            state.handshakes = std::mem::take(&mut self.handshakes);
             if ends {
                 sessions.remove(&self.session.client_id);
-            } else {
-                state.handshakes = handshakes;
             }
         }
         self.session.deadline_ms.store(u64::MAX, Ordering::Relaxed);

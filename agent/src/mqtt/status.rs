@@ -66,7 +66,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Each counter with its metric name (without prefix), its label if it has one, and a help text.
+    /// Each counter with its metric name, its label if it has one, and a help text.
     #[must_use]
     pub fn each(&self) -> Vec<Metric> {
         let plain = |name, help, counter: &Counter| Metric { name, help, label: None, value: counter.get() };
@@ -77,31 +77,31 @@ impl Counters {
             value: counter.get(),
         };
         let [qos0, qos1, qos2] = &self.publishes;
-        let (published, refused) = ("mqtt_publishes", "mqtt_refused_publishes");
+        let (published, refused) = ("godwit_mqtt_publishes", "godwit_mqtt_refused_publishes");
         let publishes = "PUBLISH packets that came, by QoS";
         let refusals = "Publishes that were not stored, by reason";
         vec![
-            plain("mqtt_connections", "Connections accepted", &self.connections),
-            plain("mqtt_too_many_connections", "Connections closed because there were too many", &self.too_many_connections),
-            plain("mqtt_refused_connects", "CONNECTs refused", &self.refused_connects),
-            plain("mqtt_refused_credentials", "CONNECTs refused for their credentials", &self.refused_credentials),
-            plain("mqtt_faults", "Connections ended by a breach of the protocol or of a limit", &self.faults),
-            plain("mqtt_timeouts", "Connections ended by a time limit", &self.timeouts),
-            plain("mqtt_take_overs", "Connections taken over by another with their client id", &self.take_overs),
+            plain("godwit_mqtt_connections", "Connections accepted", &self.connections),
+            plain("godwit_mqtt_too_many_connections", "Connections closed because there were too many", &self.too_many_connections),
+            plain("godwit_mqtt_refused_connects", "CONNECTs refused", &self.refused_connects),
+            plain("godwit_mqtt_refused_credentials", "CONNECTs refused for their credentials", &self.refused_credentials),
+            plain("godwit_mqtt_faults", "Connections ended by a breach of the protocol or of a limit", &self.faults),
+            plain("godwit_mqtt_timeouts", "Connections ended by a time limit", &self.timeouts),
+            plain("godwit_mqtt_take_overs", "Connections taken over by another with their client id", &self.take_overs),
             labelled(published, publishes, "qos", "0", qos0),
             labelled(published, publishes, "qos", "1", qos1),
             labelled(published, publishes, "qos", "2", qos2),
-            plain("mqtt_publish_bytes", "Bytes of the PUBLISH packets that came", &self.publish_bytes),
-            plain("mqtt_duplicates", "QoS 2 publishes that were here already", &self.duplicates),
+            plain("godwit_mqtt_publish_bytes", "Bytes of the PUBLISH packets that came", &self.publish_bytes),
+            plain("godwit_mqtt_duplicates", "QoS 2 publishes that were here already", &self.duplicates),
             labelled(refused, refusals, "reason", "full", &self.refused_full),
             labelled(refused, refusals, "reason", "disk_full", &self.refused_disk_full),
             labelled(refused, refusals, "reason", "disk", &self.refused_disk),
             labelled(refused, refusals, "reason", "too_large", &self.refused_too_large),
             labelled(refused, refusals, "reason", "topic", &self.refused_topic),
             labelled(refused, refusals, "reason", "unrouted", &self.unrouted),
-            plain("mqtt_deliveries", "Messages sent to live subscribers", &self.deliveries),
-            plain("mqtt_dropped_deliveries", "Messages for live subscribers that were dropped", &self.dropped_deliveries),
-            plain("mqtt_wills", "Wills published", &self.wills),
+            plain("godwit_mqtt_deliveries", "Messages sent to live subscribers", &self.deliveries),
+            plain("godwit_mqtt_dropped_deliveries", "Messages for live subscribers that were dropped", &self.dropped_deliveries),
+            plain("godwit_mqtt_wills", "Wills published", &self.wills),
         ]
     }
 
@@ -109,7 +109,7 @@ impl Counters {
     pub(super) fn to_json(&self) -> Value {
         let mut object = serde_json::Map::new();
         for metric in self.each() {
-            let name = metric.name.trim_start_matches("mqtt_");
+            let name = metric.name.trim_start_matches("godwit_mqtt_");
             match metric.label {
                 None => {
                     object.insert(name.to_owned(), metric.value.into());
@@ -129,7 +129,7 @@ impl Counters {
 /// One counter as `/metrics` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metric {
-    /// Name without the prefix that all metrics share, and without `_total`.
+    /// Name, without `_total`.
     pub name: &'static str,
     /// What it counts.
     pub help: &'static str,
