@@ -4,8 +4,8 @@
 
 use std::hash::RandomState;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use godwit_mesh::door::Denied;
 use rumqttd::protocol::{ConnAckProperties, ConnectReturnCode};
@@ -44,7 +44,11 @@ pub(super) enum NoConnection {
 }
 
 /// Takes a peer in. Cancel-safe in that a session is never left held.
-pub(super) async fn shake(hub: &Arc<Hub>, mut transport: Transport, peer: SocketAddr) -> Result<Box<Connection>, NoConnection> {
+pub(super) async fn shake(
+    hub: &Arc<Hub>,
+    mut transport: Transport,
+    peer: SocketAddr,
+) -> Result<Box<Connection>, NoConnection> {
     let (connect, input) = match read_connect(hub, &mut transport).await {
         Ok(read) => read,
         Err(Failed::Other(why)) => return Err(why),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use godwit_mesh::clock::Clock;
 use godwit_mesh::door::{Credentials, ServerTls};
-use godwit_mesh::http::Metrics;
+use godwit_mesh::http::metrics::Metrics;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};

@@ -173,7 +173,8 @@ impl Inbound {
             (qos, Version::V4) => qos == 2 && self.handshakes.len() >= maximum,
         };
         if exceeded {
-            let fault = Fault::new(reason::RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than this listener takes");
+            let fault =
+                Fault::new(reason::RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than this listener takes");
             return Err(Stop::Fault(fault));
         }
         let topic = self.topic(hub, session, bytes, &publish, batch)?;

@@ -82,7 +82,11 @@ impl Counters {
         let refusals = "Publishes that were not stored, by reason";
         vec![
             plain("godwit_mqtt_connections", "Connections accepted", &self.connections),
-            plain("godwit_mqtt_too_many_connections", "Connections closed because there were too many", &self.too_many_connections),
+            plain(
+                "godwit_mqtt_too_many_connections",
+                "Connections closed because there were too many",
+                &self.too_many_connections,
+            ),
             plain("godwit_mqtt_refused_connects", "CONNECTs refused", &self.refused_connects),
             plain("godwit_mqtt_refused_credentials", "CONNECTs refused for their credentials", &self.refused_credentials),
             plain("godwit_mqtt_faults", "Connections ended by a breach of the protocol or of a limit", &self.faults),
@@ -100,7 +104,11 @@ impl Counters {
             labelled(refused, refusals, "reason", "topic", &self.refused_topic),
             labelled(refused, refusals, "reason", "unrouted", &self.unrouted),
             plain("godwit_mqtt_deliveries", "Messages sent to live subscribers", &self.deliveries),
-            plain("godwit_mqtt_dropped_deliveries", "Messages for live subscribers that were dropped", &self.dropped_deliveries),
+            plain(
+                "godwit_mqtt_dropped_deliveries",
+                "Messages for live subscribers that were dropped",
+                &self.dropped_deliveries,
+            ),
             plain("godwit_mqtt_wills", "Wills published", &self.wills),
         ]
     }

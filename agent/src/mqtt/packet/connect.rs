@@ -70,7 +70,9 @@ impl Connect {
         let malformed = |fault: Fault| match (version, fault.reason) {
             (Version::V4, _) => Refusal::Close(fault),
             (Version::V5, super::reason::MALFORMED_PACKET) => Refusal::Answer(version, ConnectReturnCode::MalformedPacket),
-            (Version::V5, super::reason::TOPIC_NAME_INVALID) => Refusal::Answer(version, ConnectReturnCode::TopicNameInvalid),
+            (Version::V5, super::reason::TOPIC_NAME_INVALID) => {
+                Refusal::Answer(version, ConnectReturnCode::TopicNameInvalid)
+            }
             (Version::V5, _) => Refusal::Answer(version, ConnectReturnCode::ProtocolError),
         };
         let checked = Checked::read(frame.body, version, limits).map_err(malformed)?;
@@ -229,13 +231,17 @@ mod tests {
             Err(Refusal::Answer(Version::V4, RefusedProtocolVersion))
         );
         assert_eq!(refused(b"\0\x04MQTT\x84\x02\0\x3c\0\x01a"), Err(Refusal::Answer(Version::V4, RefusedProtocolVersion)));
-        assert_eq!(refused(b"\0\x04MQTT\x06\x02\0\x3c\0\0\x01a"), Err(Refusal::Answer(Version::V5, UnsupportedProtocolVersion)));
+        assert_eq!(
+            refused(b"\0\x04MQTT\x06\x02\0\x3c\0\0\x01a"),
+            Err(Refusal::Answer(Version::V5, UnsupportedProtocolVersion))
+        );
         assert!(matches!(refused(b"\0\x04HTTP\x04\x02\0\x3c\0\x01a"), Err(Refusal::Close(_))));
     }
 
     #[test]
     fn a_will_keeps_its_properties_in_order_without_the_delay() {
-        let body = b"\0\x04MQTT\x05\x36\0\x3c\0\0\x01a\x13\x26\0\x01k\0\x01v\x18\0\0\0\x05\x26\0\x01j\0\x01w\0\x01t\0\x02hi";
+        let body =
+            b"\0\x04MQTT\x05\x36\0\x3c\0\0\x01a\x13\x26\0\x01k\0\x01v\x18\0\0\0\x05\x26\0\x01j\0\x01w\0\x01t\0\x02hi";
         let body = [&body[..15], &[19], &body[16..]].concat();
         let will = read(&body).expect("well-formed").will.expect("a will");
         assert_eq!((will.delay_seconds, will.qos, will.retain), (5, 2, true));

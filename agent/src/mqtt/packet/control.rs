@@ -10,8 +10,8 @@ use bytes::BytesMut;
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::v5::V5;
 use rumqttd::protocol::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectProperties, DisconnectReasonCode, Packet, PingResp,
-    Protocol, PubAck, PubAckReason, PubComp, PubCompReason, PubRec, PubRecReason, PubRel, PubRelReason, SubAck,
+    ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectProperties, DisconnectReasonCode, Packet,
+    PingResp, Protocol, PubAck, PubAckReason, PubComp, PubCompReason, PubRec, PubRecReason, PubRel, PubRelReason, SubAck,
     SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 
@@ -243,12 +243,12 @@ mod tests {
     #[test]
     fn what_the_codec_would_let_pass_is_refused_before() {
         let v4: [&[u8]; 6] = [
-            b"\x80\x06\x00\x01\x00\x01a\x00",     // flags of SUBSCRIBE
-            b"\x82\x06\x00\x00\x00\x01a\x00",     // packet id 0
-            b"\x82\x06\x00\x01\x00\x01a\x04",     // reserved option bits
-            b"\x82\x06\x00\x01\x00\x01\x00\x00",  // U+0000
-            b"\x82\x02\x00\x01",                  // no filter
-            b"\xc0\x01\x00",                      // PINGREQ with a body
+            b"\x80\x06\x00\x01\x00\x01a\x00",    // flags of SUBSCRIBE
+            b"\x82\x06\x00\x00\x00\x01a\x00",    // packet id 0
+            b"\x82\x06\x00\x01\x00\x01a\x04",    // reserved option bits
+            b"\x82\x06\x00\x01\x00\x01\x00\x00", // U+0000
+            b"\x82\x02\x00\x01",                 // no filter
+            b"\xc0\x01\x00",                     // PINGREQ with a body
         ];
         for bytes in v4 {
             assert!(decode_bytes(bytes, Version::V4).is_err(), "{bytes:?}");

@@ -187,12 +187,10 @@ mod tests {
 
     #[test]
     fn properties_are_walked_in_order() {
-        let bytes = [&[1, 1][..], &[0x26, 0, 1, b'a', 0, 1, b'b'], &[2, 0, 0, 0, 9], &[0x26, 0, 1, b'a', 0, 1, b'c']].concat();
+        let bytes =
+            [&[1, 1][..], &[0x26, 0, 1, b'a', 0, 1, b'b'], &[2, 0, 0, 0, 9], &[0x26, 0, 1, b'a', 0, 1, b'c']].concat();
         let values: Vec<_> = Walk::new(&bytes, IN_PUBLISH).map(|p| p.map(|p| p.value)).collect();
-        assert_eq!(
-            values,
-            [Ok(Value::Byte(1)), Ok(Value::Pair("a", "b")), Ok(Value::Four(9)), Ok(Value::Pair("a", "c"))]
-        );
+        assert_eq!(values, [Ok(Value::Byte(1)), Ok(Value::Pair("a", "b")), Ok(Value::Four(9)), Ok(Value::Pair("a", "c"))]);
     }
 
     #[test]

@@ -182,10 +182,10 @@ mod tests {
             assert!(read(bytes, Version::V4).is_err(), "{bytes:?}");
         }
         let v5: [&[u8]; 4] = [
-            b"\x30\x07\x00\x01a\x03\x23\x00\x00",          // topic alias 0
-            b"\x30\x06\x00\x01a\x02\x0b\x01",              // a subscription id from a client
-            b"\x30\x08\x00\x01a\x04\x08\x00\x01#",         // a wildcard as response topic
-            b"\x30\x03\x00\x00\x00",                       // neither topic nor alias
+            b"\x30\x07\x00\x01a\x03\x23\x00\x00",  // topic alias 0
+            b"\x30\x06\x00\x01a\x02\x0b\x01",      // a subscription id from a client
+            b"\x30\x08\x00\x01a\x04\x08\x00\x01#", // a wildcard as response topic
+            b"\x30\x03\x00\x00\x00",               // neither topic nor alias
         ];
         for bytes in v5 {
             assert!(read(bytes, Version::V5).is_err(), "{bytes:?}");

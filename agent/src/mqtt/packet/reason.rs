@@ -1,7 +1,6 @@
-//! The MQTT 5 reason codes that this listener uses (MQTT 5.0, 2.4), and the CONNACK return codes of 3.1.1 (3.2.2.3).
+//! The MQTT 5 reason codes that this listener uses (MQTT 5.0, 2.4).
 
 pub(in crate::mqtt) const SUCCESS: u8 = 0x00;
-pub(in crate::mqtt) const DISCONNECT_WITH_WILL: u8 = 0x04;
 pub(in crate::mqtt) const NO_MATCHING_SUBSCRIBERS: u8 = 0x10;
 pub(in crate::mqtt) const UNSPECIFIED: u8 = 0x80;
 pub(in crate::mqtt) const MALFORMED_PACKET: u8 = 0x81;
@@ -11,14 +10,8 @@ pub(in crate::mqtt) const SHUTTING_DOWN: u8 = 0x8b;
 pub(in crate::mqtt) const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;
 pub(in crate::mqtt) const TAKEN_OVER: u8 = 0x8e;
 pub(in crate::mqtt) const TOPIC_NAME_INVALID: u8 = 0x90;
-pub(in crate::mqtt) const PACKET_ID_NOT_FOUND: u8 = 0x92;
 pub(in crate::mqtt) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(in crate::mqtt) const TOPIC_ALIAS_INVALID: u8 = 0x94;
 pub(in crate::mqtt) const PACKET_TOO_LARGE: u8 = 0x95;
 pub(in crate::mqtt) const QUOTA_EXCEEDED: u8 = 0x97;
 pub(in crate::mqtt) const ADMINISTRATIVE: u8 = 0x98;
-
-/// Return codes of CONNACK in 3.1.1.
-pub(in crate::mqtt) mod v4 {
-    pub(in crate::mqtt) const UNACCEPTABLE_VERSION: u8 = 1;
-}
