@@ -23,7 +23,8 @@ fn items(text: &str) -> Vec<Item> {
         .map(|(line, n)| {
             let payload = line.payload.get().as_bytes();
             let packet_id = n % 60_000 + 1;
-            let publish = MqttPublish { client_id: "drone", topic: line.topic, qos: 1, packet_id, payload, ..MqttPublish::default() };
+            let publish =
+                MqttPublish { client_id: "drone", topic: line.topic, qos: 1, packet_id, payload, ..MqttPublish::default() };
             let mut body = Vec::new();
             encode_publish(&mut body, &publish, Some(1_800_000_000_000 + line.t_ms));
             Item::Event { epoch: Epoch(7), offset: Offset(u64::from(n)), body: Bytes::from(body) }
@@ -46,7 +47,8 @@ fn bytes_per_event() {
                 encoder.put(&mut wire, &frame, effort).expect("compresses");
             }
             let sent = start.elapsed();
-            let (mut reader, mut decoder, mut chunks) = (BatchReader::new(), Decoder::new(16, 8 << 20), Chunks::new(8 << 20));
+            let (mut reader, mut decoder, mut chunks) =
+                (BatchReader::new(), Decoder::new(16, 8 << 20), Chunks::new(8 << 20));
             chunks.push(&wire);
             let mut opened = 0;
             while let Some((kind, chunk)) = chunks.next().expect("chunks") {

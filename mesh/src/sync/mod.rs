@@ -16,6 +16,7 @@ mod numbers;
 mod varint;
 #[cfg(test)]
 mod vectors;
+pub mod when;
 
 pub use batch::{Batch, BatchReader, BatchWriter, Skip, SkipReason};
 pub use chunk::{Chunks, Kind};
