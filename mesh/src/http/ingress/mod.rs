@@ -247,29 +247,4 @@ fn refused(why: Refused) -> Box<Response> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_names_a_broker_or_nothing() {
-        assert_eq!(Target::of("/"), Target::Default);
-        assert_eq!(Target::of("/default/alarms"), Target::Broker("default", "alarms"));
-        for path in ["/default", "/default/", "//alarms", "/a/b/c", "/a/b/"] {
-            assert_eq!(Target::of(path), Target::Malformed, "{path}");
-        }
-        for path in ["/apis/x", "/status", "/channels/default/x", "/mqtt"] {
-            assert_eq!(Target::of(path), Target::Reserved, "{path}");
-        }
-    }
-
-    #[test]
-    fn only_the_named_headers_pass_through() {
-        let mut headers = HeaderMap::new();
-        for name in ["x-request-id", "knative-x", "x-b3-traceid", "retry-after", "authorization", "x-b4", "cookie"] {
-            headers.insert(HeaderName::from_static(name), ANY);
-        }
-        let mut passed: Vec<&str> = passed_through(&headers).map(|(name, _)| name).collect();
-        passed.sort_unstable();
-        assert_eq!(passed, ["knative-x", "retry-after", "x-b3-traceid", "x-request-id"]);
-    }
-}
+mod tests;
