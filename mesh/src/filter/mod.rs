@@ -10,6 +10,7 @@ pub use attributes::FilterError;
 
 use std::collections::BTreeMap;
 
+use crate::event::StoredEvent;
 use attributes::Attributes;
 
 /// A compiled filter.
@@ -31,5 +32,13 @@ impl Filter {
     /// When a key cannot be an attribute's name.
     pub fn attributes(attributes: &BTreeMap<String, String>) -> Result<Self, FilterError> {
         Attributes::compile(attributes).map(Node::Attributes).map(Self)
+    }
+
+    /// Whether the event is wanted. `scratch` is room for what must be derived; its content does not matter.
+    #[must_use]
+    pub fn matches(&self, event: &StoredEvent, scratch: &mut String) -> bool {
+        match &self.0 {
+            Node::Attributes(attributes) => attributes.matches(event, scratch),
+        }
     }
 }
