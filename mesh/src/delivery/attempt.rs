@@ -5,7 +5,7 @@ use http::{HeaderMap, StatusCode};
 use super::dead_letter::mark;
 use super::outcome::{Cause, Failure};
 use super::plan::Plan;
-use super::sender::{Answer, Letter, Sender, headers_of, passes};
+use super::sender::{Answer, Letter, headers_of, passes};
 use super::store::{NotStored, store};
 use super::target::{Target, broker_url, shown};
 use super::triggers::Context;
@@ -56,6 +56,7 @@ pub(crate) async fn to_subscriber(
     // durable before: the caller moves the cursor past the event only after its reply is stored.
     store(broker.journal(), reply, outgoing.ttl, &headers, &context.settings.clock)
         .await
+        .map(|_| ())
         .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))
 }
 
@@ -95,6 +96,7 @@ async fn to_broker(context: &Context, name: &BrokerName, event: Event, outgoing:
     };
     store(broker.journal(), event, outgoing.ttl, &outgoing.headers, &context.settings.clock)
         .await
+        .map(|_| ())
         .map_err(|e| not_stored(&e, &destination))
 }
 

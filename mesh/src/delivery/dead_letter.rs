@@ -150,7 +150,13 @@ impl Mark {
 
     /// How a consumer that stands at `cursor` with the account `done` since `since` gets past the event: where to, and what to
     /// account for. None where the mark is of another past, or the consumer is past it already.
-    pub(crate) fn catch_up(&self, epoch: Option<Epoch>, since: Offset, cursor: Offset, done: &Done) -> Option<(Offset, Done)> {
+    pub(crate) fn catch_up(
+        &self,
+        epoch: Option<Epoch>,
+        since: Offset,
+        cursor: Offset,
+        done: &Done,
+    ) -> Option<(Offset, Done)> {
         let to = Offset(self.offset).plus(1);
         if epoch != Some(Epoch(self.epoch)) || since.0 != self.since || to <= cursor {
             return None;
@@ -211,7 +217,8 @@ mod tests {
         let mark = Mark::new(Epoch(9), Offset(17), Offset(10), &full);
         let mark = Mark::decode(&mark.encode()).expect("read back");
         let known = Done { delivered: 2, filtered: 3, ..Done::default() };
-        let catch_up = |epoch, since, cursor, done: &Done| mark.catch_up(Some(Epoch(epoch)), Offset(since), Offset(cursor), done);
+        let catch_up =
+            |epoch, since, cursor, done: &Done| mark.catch_up(Some(Epoch(epoch)), Offset(since), Offset(cursor), done);
         assert_eq!(
             catch_up(9, 10, 15, &known),
             Some((Offset(18), Done { filtered: 2, dead_lettered: 1, ..Done::default() }))

@@ -23,7 +23,7 @@ use super::store::append;
 use super::triggers::Context;
 use crate::broker::Broker;
 use crate::event::StoredEvent;
-use crate::journal::{Consumer, Done, Epoch, Item, Offset, ReadError, Reader};
+use crate::journal::{Consumer, Done, Epoch, Item, Offset, ReadError, Reader, Summary};
 
 /// How much is read at once: enough to read sequentially, little enough for many Triggers.
 const READ_BYTES: usize = 32 << 10;
@@ -99,7 +99,9 @@ impl Dispatcher {
     /// Runs until the task is stopped or the journal closed.
     pub(crate) async fn run(self) {
         let Some(running) = self.start().await else { return };
-        let mut reader = running.broker.journal().reader(running.consumer.cursor());
+        let filter = self.plan.filter.clone();
+        let interest = Box::new(move |summary: &Summary| filter.wants(summary));
+        let mut reader = running.broker.journal().reader(running.consumer.cursor()).with_interest(interest);
         let mut progress = Progress::at(running.consumer.cursor());
         let mut outstanding = None;
         loop {
@@ -170,7 +172,9 @@ impl Dispatcher {
             return Ok(());
         };
         let journal = running.broker.journal();
-        let Some(status) = journal.consumers().into_iter().find(|c| c.name == running.consumer.name()) else { return Ok(()) };
+        let Some(status) = journal.consumers().into_iter().find(|c| c.name == running.consumer.name()) else {
+            return Ok(());
+        };
         let epoch = journal.lineage().epoch_at(mark.offset());
         if let Some((to, done)) = mark.catch_up(epoch, status.since, status.cursor, &status.done) {
             running.consumer.advance(to, &done);
@@ -191,6 +195,10 @@ impl Dispatcher {
         while let Some(item) = items.next() {
             let (epoch, offset, body) = match item {
                 Item::Event { epoch, offset, body } => (epoch, offset, body),
+                Item::Unwanted { from, to } => {
+                    progress.add(to, |done| done.filtered += to.since(from));
+                    continue;
+                }
                 Item::Skip { from, to, reason } => {
                     if !progress.flush(&running.consumer) || running.consumer.cursor() >= to {
                         return Then::Reread;
@@ -207,10 +215,10 @@ impl Dispatcher {
             if !progress.flush(&running.consumer) || running.consumer.cursor() != offset {
                 return Then::Reread;
             }
-            let current = match outstanding {
-                Some(current) if current.epoch == epoch && current.offset == offset => current,
-                other => other.insert(Outstanding { epoch, offset, stage: Stage::Subscriber, attempts: Attempts::default() }),
-            };
+            if outstanding.as_ref().is_some_and(|other| (other.epoch, other.offset) != (epoch, offset)) {
+                *outstanding = None;
+            }
+            let current = outstanding.get_or_insert_with(|| Outstanding::new(epoch, offset));
             let outgoing = stored.and_then(|stored| Outgoing::new(&stored));
             loop {
                 if self.stop.is_cancelled() {
@@ -230,7 +238,8 @@ impl Dispatcher {
                         continue;
                     }
                     Step::Wait(wait) => {
-                        let next_ms = self.context.settings.clock.elapsed_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
+                        let next_ms =
+                            self.context.settings.clock.elapsed_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
                         self.live.waits(offset.0, current.attempts.failed, next_ms);
                         // Nothing of the events stays in memory meanwhile.
                         drop((items, outgoing, body));
@@ -367,7 +376,8 @@ impl Dispatcher {
                 Step::DeadLettered
             }
             Err(why) => {
-                let message = format!("the dead-letter journal of broker {} does not take the event: {why}", self.plan.broker);
+                let message =
+                    format!("the dead-letter journal of broker {} does not take the event: {why}", self.plan.broker);
                 self.note(current, &Failure::new(Cause::NotStored, &failure.destination, message, Vec::new()));
                 current.attempts.failed = current.attempts.failed.saturating_add(1);
                 Step::Wait(Policy::wait_for_disk(current.attempts.failed, random()))
@@ -399,6 +409,12 @@ impl Dispatcher {
     async fn grace_is_over(&self) {
         self.stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
+    }
+}
+
+impl Outstanding {
+    fn new(epoch: Epoch, offset: Offset) -> Self {
+        Self { epoch, offset, stage: Stage::Subscriber, attempts: Attempts::default() }
     }
 }
 

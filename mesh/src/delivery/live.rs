@@ -49,13 +49,8 @@ struct Retry {
 impl Live {
     pub(crate) fn new(name: ObjectName, owner: Owner, uid: String) -> Self {
         let not_yet = NotReady { reason: "Starting", message: "not started yet".to_owned(), waits_for_broker: false };
-        let state = State {
-            ready: Err(not_yet),
-            subscriber_uri: None,
-            dead_letter_sink_uri: None,
-            last_error: None,
-            retry: None,
-        };
+        let state =
+            State { ready: Err(not_yet), subscriber_uri: None, dead_letter_sink_uri: None, last_error: None, retry: None };
         Self { name, owner, uid, state: Mutex::new(state) }
     }
 

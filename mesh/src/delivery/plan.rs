@@ -84,8 +84,11 @@ impl Plan {
         };
         exists(&self.broker, "BrokerDoesNotExist")?;
         let find = |destination: &Destination, reason| {
-            let target = Target::resolve(destination, &self.name.namespace, address)
-                .map_err(|e| NotReady { reason, message: e.0, waits_for_broker: false })?;
+            let target = Target::resolve(destination, &self.name.namespace, address).map_err(|e| NotReady {
+                reason,
+                message: e.0,
+                waits_for_broker: false,
+            })?;
             if let Target::Broker(name) = &target {
                 exists(name, reason)?;
             }

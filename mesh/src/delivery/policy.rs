@@ -198,7 +198,9 @@ mod tests {
         let mut busy = failure(503);
         busy.retry_after = Some(Duration::from_secs(100));
         let base = |max: &str| {
-            written(serde_json::json!({"retry": 1, "backoffPolicy": "linear", "backoffDelay": "PT2S", "retryAfterMax": max}))
+            written(
+                serde_json::json!({"retry": 1, "backoffPolicy": "linear", "backoffDelay": "PT2S", "retryAfterMax": max}),
+            )
         };
         assert_eq!(waits(&base("PT30S"), &busy), [30_000]);
         assert_eq!(waits(&base("PT1S"), &busy), [2_000], "never less than the backoff");
@@ -222,11 +224,8 @@ mod tests {
 
     #[test]
     fn our_choice_caps_and_spreads_written_waits_only_on_request() {
-        let annotations = Annotations {
-            backoff_max: "PT1S".parse().ok(),
-            jitter: Some(Jitter::Full),
-            ..Annotations::default()
-        };
+        let annotations =
+            Annotations { backoff_max: "PT1S".parse().ok(), jitter: Some(Jitter::Full), ..Annotations::default() };
         let delivery = spec(serde_json::json!({"retry": 9, "backoffPolicy": "exponential", "backoffDelay": "PT0.5S"}));
         let policy = Policy::new(Some(&delivery), &annotations, None);
         assert_eq!(waits(&policy, &failure(503)).get(..3), Some(&[500, 1000, 1000][..]));

@@ -54,7 +54,8 @@ fn referenced(reference: &Reference, namespace: &str) -> Result<BrokerName, Unre
             reference.name
         )));
     }
-    BrokerName::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name).map_err(|e| Unresolved(e.to_string()))
+    BrokerName::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name)
+        .map_err(|e| Unresolved(e.to_string()))
 }
 
 /// The URL of a Broker of this process.
@@ -87,7 +88,10 @@ mod tests {
     #[test]
     fn d28_a_destination_is_a_uri_a_ref_or_a_uri_relative_to_a_ref() {
         let broker = serde_json::json!({"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "alarms"});
-        assert_eq!(resolve(serde_json::json!({"uri": "https://sink.example/in"})), Ok("https://sink.example/in".to_owned()));
+        assert_eq!(
+            resolve(serde_json::json!({"uri": "https://sink.example/in"})),
+            Ok("https://sink.example/in".to_owned())
+        );
         assert_eq!(resolve(serde_json::json!({"ref": broker})), Ok("http://127.0.0.1:8080/site-1/alarms".to_owned()));
         assert_eq!(
             resolve(serde_json::json!({"ref": broker, "uri": "/other"})),

@@ -80,7 +80,9 @@ pub enum ApplyError {
         holder: String,
     },
     /// A Trigger cannot move to another Broker (D27).
-    #[error("Trigger {trigger}: spec.broker: cannot change from {from} to {to}; delete the Trigger first, or choose another name")]
+    #[error(
+        "Trigger {trigger}: spec.broker: cannot change from {from} to {to}; delete the Trigger first, or choose another name"
+    )]
     BrokerChanged {
         /// The Trigger.
         trigger: ObjectName,
@@ -200,8 +202,7 @@ impl Triggers {
     #[must_use]
     pub fn status(&self) -> Value {
         let context = &self.0.context;
-        let shown: Vec<_> =
-            self.0.table().entries.values().map(|entry| (entry.live.clone(), entry.plan.clone())).collect();
+        let shown: Vec<_> = self.0.table().entries.values().map(|entry| (entry.live.clone(), entry.plan.clone())).collect();
         let shown = shown.iter().map(|(live, plan)| live.status(plan, &context.brokers, &context.settings.clock));
         Value::Array(shown.collect())
     }
@@ -256,22 +257,14 @@ impl Inner {
             }
             let from = running.or_else(|| kept.map(|(broker, _)| broker.clone()));
             if let Some(from) = from.filter(|from| *from != trigger.broker) {
-                return Err(ApplyError::BrokerChanged {
-                    trigger: trigger.name.clone(),
-                    from,
-                    to: trigger.broker.clone(),
-                });
+                return Err(ApplyError::BrokerChanged { trigger: trigger.name.clone(), from, to: trigger.broker.clone() });
             }
         }
         Ok(())
     }
 
     /// Makes uids and cursors of the set's Triggers durable, where their Brokers are there.
-    async fn keep(
-        &self,
-        owner: Owner,
-        set: &Manifests,
-    ) -> Result<(Vec<Plan>, BTreeMap<ObjectName, Identity>), ApplyError> {
+    async fn keep(&self, owner: Owner, set: &Manifests) -> Result<(Vec<Plan>, BTreeMap<ObjectName, Identity>), ApplyError> {
         let objects: BTreeMap<&BrokerName, &BrokerObject> = set.brokers().map(|b| (&b.name, b)).collect();
         let others = self.broker_objects(Some(owner));
         let plans: Vec<Plan> = set

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::broker::UNTOLD;
 use crate::event::{AttributeRef, StoredEvent};
+use crate::journal::{Summary, Values};
 
 /// Most bytes that an attribute's name may have.
 const MAX_NAME_BYTES: usize = 255;
@@ -43,6 +45,18 @@ impl Attributes {
             })
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// Whether a segment with this summary may hold a match.
+    pub(super) fn wants(&self, summary: &Summary) -> bool {
+        let listed = |values: &Values, text: &str| {
+            values.as_ref().is_none_or(|values| values.contains(text) || values.contains(UNTOLD))
+        };
+        self.0.iter().all(|(name, expected)| match (&**name, expected) {
+            ("type", Expected::Exactly(text)) => listed(&summary.types, text),
+            ("source", Expected::Exactly(text)) => listed(&summary.sources, text),
+            _ => true,
+        })
     }
 
     /// An attribute that is absent does not match. Only texts can equal a text: what came as a Boolean, an Integer or Binary
@@ -106,6 +120,23 @@ mod tests {
         assert!(!matches(&[("type", "temperature"), ("floor", "3")], &event));
         assert!(!matches(&[("room", "2")], &event), "absent");
         assert!(matches(&[("specversion", "1.0")], &event));
+    }
+
+    #[test]
+    fn a_segment_is_ruled_out_only_when_its_summary_lists_no_match() {
+        let set = |values: &[&str]| Some(values.iter().map(|v| (*v).to_owned()).collect());
+        let wants = |filter: &[(&str, &str)], types: Values, sources: Values| {
+            let filter = filter.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let summary = Summary { types, sources, topics: None };
+            Attributes::compile(&filter).expect("valid").wants(&summary)
+        };
+        let both = &[("type", "t"), ("source", "/s")][..];
+        assert!(wants(both, set(&["t", "u"]), set(&["/s"])));
+        assert!(!wants(both, set(&["u"]), set(&["/s"])));
+        assert!(!wants(both, set(&["t"]), set(&["/r"])));
+        assert!(wants(both, None, None), "too many to say");
+        assert!(wants(both, set(&["t"]), set(&["/r", UNTOLD])), "one that cannot be told");
+        assert!(wants(&[("type", ""), ("floor", "2")], set(&["u"]), set(&[])));
     }
 
     #[test]
