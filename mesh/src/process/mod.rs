@@ -1,0 +1,34 @@
+//! What a daemon tells the system and hears from it: heap settings, signals, readiness.
+//!
+//! Everything here is small on purpose: the agent is to live in a few megabytes, so it runs on one thread with a few short-lived
+//! helpers, keeps one heap, and speaks systemd's notification protocol itself.
+
+mod heap;
+mod notify;
+mod signals;
+
+use std::io;
+use std::time::Duration;
+
+pub use heap::keep_small;
+pub use notify::Notifier;
+pub use signals::{Signal, Signals};
+
+/// Most threads for calls that block (file reads, password checks, name look-ups).
+const MAX_BLOCKING_THREADS: usize = 8;
+
+/// Stack of each such thread in bytes: enough for the system's name resolver, the deepest of what they run.
+const STACK_BYTES: usize = 256 << 10;
+
+/// The runtime of a daemon: one thread, and up to 8 short-lived ones for what blocks.
+///
+/// # Errors
+/// When the system refuses an event queue.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_stack_size(STACK_BYTES)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build()
+}
