@@ -1,1 +1,14 @@
-//! Brokers: named durable queues, each one a journal.
+//! Brokers: durable queues with a name, each one journal.
+//!
+//! [`Brokers`] is the registry. `default/default` is always there; others are made by [`Brokers::ensure`] and opened again at
+//! every start. A Broker's files are in `brokers/<namespace>/<name>/`: `journal/`, and `dead-letters/` once there was a dead
+//! letter. The names are kept in `brokers/index`, replaced as a whole; a Broker is listed there before anyone can see it. A
+//! lost or damaged index costs no event: the folders stay, and a Broker made anew under its name goes on from its journal.
+
+mod dead_letters;
+mod index;
+mod registry;
+mod share;
+mod status;
+
+pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers};

@@ -1,1 +1,23 @@
-//! HTTP for agent and gateway alike: server, ingress, operations.
+//! The HTTP server that agent and gateway share, and what it serves for both.
+//!
+//! A request's way: [`Server`] accepts a connection and holds it to its [`Limits`]; the [`Door`] checks host, origin and
+//! credentials; the [`Router`] finds the handler. Handlers here are the CloudEvents [`ingress`], the operations endpoints
+//! [`ops`], the tail of a broker [`events`] and its [`cursors`]; the parts above add theirs. Limits hold for everything that a
+//! peer controls, and memory for a connection that does nothing is a few kilobytes.
+
+mod body;
+mod connection;
+mod door;
+mod limits;
+pub mod metrics;
+mod request;
+pub mod respond;
+mod router;
+mod server;
+
+pub use body::{Body, BodyError, BoxError};
+pub use door::Door;
+pub use limits::{LEAST_EVENT_BYTES, Limits};
+pub use request::{Request, Response};
+pub use router::{Handler, Router};
+pub use server::{BindError, Server, ServerMetrics};

@@ -1,10 +1,33 @@
 //! The journal: an append-only log in segment files, durable cursors over it, and the ledger that says what became of every
 //! event. `docs/journal.md` gives the format, the commit protocol and why a crash at each step is harmless.
+//!
+//! The files follow the way of an event: [`face`](Journal) takes an append, `commit` gathers it with others and tells its receipt,
+//! `log` writes one batch after the other into `segment`s in the bytes that `format` knows, `state` is what the records add up to,
+//! `recovery` finds it again after whatever happened, `scan` and `reader` read it back, `summary` lets them skip what nobody wants.
 
+mod commit;
+mod consumer;
 mod control;
+mod error;
+mod face;
+mod format;
+mod log;
 mod offset;
-mod stub;
+mod options;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod state;
+#[cfg(test)]
+mod tests;
 
+pub use commit::{Committed, Receipt};
+pub use consumer::Consumer;
 pub use control::{ConsumerStatus, Done, DropReason, Start};
+pub use error::{OpenError, ReadError, Refused};
+pub use face::{Append, Journal};
+pub use log::{Batch, Log};
 pub use offset::{Epoch, Lineage, Offset};
-pub use stub::*;
+pub use options::{MIN_SEGMENT_BYTES, Options, Policy};
+pub use reader::{Core, Item, Reader};

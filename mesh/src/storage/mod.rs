@@ -1,6 +1,6 @@
 //! What lies below the journal: files, and the four calls whose order decides what a power cut leaves.
 //!
-//! Two implementations: [`Disk`] is the machine's own file system, `SimDisk` (in `sim.rs`) records every call and produces
+//! Two implementations: [`Disk`] is the machine's own file system, [`SimDisk`] records every call and produces
 //! the states that a power cut may leave behind. All paths are relative to the root the storage was made with.
 
 use std::fmt::Debug;
@@ -8,8 +8,10 @@ use std::io;
 use std::sync::Arc;
 
 mod disk;
+pub mod sim;
 
 pub use disk::Disk;
+pub use sim::SimDisk;
 
 /// A file system, or a model of one.
 pub trait Storage: Send + Sync + Debug {

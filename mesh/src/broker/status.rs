@@ -1,0 +1,47 @@
+//! The `brokers` array of `/status`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::registry::{Broker, Brokers};
+use crate::journal::ConsumerStatus;
+
+impl Brokers {
+    /// All Brokers as `/status` shows them.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        Value::Array(self.list().iter().map(|broker| broker.status()).collect())
+    }
+}
+
+impl Broker {
+    /// The Broker as `/status` shows it. `accepted` counts every event ever appended, also before this start: offsets are
+    /// dense from 0.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let journal = self.journal();
+        let next = journal.next_offset().0;
+        json!({
+            "namespace": self.name().namespace(),
+            "name": self.name().name(),
+            "first_offset": journal.first_offset().0,
+            "next_offset": next,
+            "bytes": journal.bytes(),
+            "accepted": next,
+            "consumers": journal.consumers().iter().map(consumer).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn consumer(status: &ConsumerStatus) -> Value {
+    let dropped: BTreeMap<&str, u64> = status.done.dropped.iter().map(|(reason, n)| (reason.name(), *n)).collect();
+    json!({
+        "name": status.name,
+        "delivered": status.done.delivered,
+        "filtered": status.done.filtered,
+        "dead_lettered": status.done.dead_lettered,
+        "dropped": dropped,
+        "pending": status.pending,
+    })
+}

@@ -1,0 +1,70 @@
+//! What a peer may take of us over HTTP.
+
+use std::time::Duration;
+
+/// Every CloudEvents intermediary must take events of this size, so no limit may be set below it.
+pub const LEAST_EVENT_BYTES: usize = 64 << 10;
+
+/// Limits of one listener. The defaults suit a small board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once. One more closes the one that has been idle for longest, or is refused if none is.
+    pub connections: usize,
+    /// Bytes of a request's head; at least 8 KiB.
+    pub header_bytes: usize,
+    /// How long a request's head may take from its first byte.
+    pub header_time: Duration,
+    /// Bytes of one event, and of any other body that is read whole. Never below [`LEAST_EVENT_BYTES`].
+    pub event_bytes: usize,
+    /// Bytes of a batch of events.
+    pub batch_bytes: usize,
+    /// How long a connection may be without a request.
+    pub idle: Duration,
+    /// How slowly a body may come, in bytes per second, after `body_grace`.
+    pub body_rate: u32,
+    /// How long a body may take whatever its rate; and how long a peer may leave our answer unread.
+    pub body_grace: Duration,
+    /// How long a request may wait for room in a journal before it is answered 503.
+    pub busy_wait: Duration,
+    /// HTTP/2: requests at once on one connection.
+    pub streams: u32,
+    /// HTTP/2: bytes that a peer may send ahead on one stream.
+    pub stream_window: u32,
+    /// HTTP/2: bytes that a peer may send ahead on one connection.
+    pub connection_window: u32,
+    /// How long requests may go on after a shutdown began.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            header_bytes: 16 << 10,
+            header_time: Duration::from_secs(10),
+            event_bytes: 1 << 20,
+            batch_bytes: 4 << 20,
+            idle: Duration::from_secs(120),
+            body_rate: 128,
+            body_grace: Duration::from_secs(20),
+            busy_wait: Duration::from_secs(10),
+            streams: 128,
+            stream_window: 64 << 10,
+            connection_window: 256 << 10,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// These limits with those raised that specifications forbid to be lower.
+    #[must_use]
+    pub fn lawful(mut self) -> Self {
+        self.connections = self.connections.max(1);
+        self.header_bytes = self.header_bytes.max(8 << 10);
+        self.event_bytes = self.event_bytes.max(LEAST_EVENT_BYTES);
+        self.batch_bytes = self.batch_bytes.max(self.event_bytes);
+        self.streams = self.streams.max(1);
+        self
+    }
+}

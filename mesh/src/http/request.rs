@@ -1,0 +1,192 @@
+//! A request as handlers see it.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::request::Parts;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Peer;
+use super::router::Pattern;
+use super::{Body, BodyError, Limits};
+use crate::door::Identity;
+
+/// An answer.
+pub type Response = http::Response<Body>;
+
+/// How much of a body that is too large is still read (and thrown away) so that the peer gets to see the 413: many clients
+/// look for an answer only when they have sent everything.
+const POLITE_BYTES: usize = 8 << 20;
+
+/// How long that may take.
+const POLITE_TIME: Duration = Duration::from_secs(3);
+
+/// A request that has passed the door.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, URI, version, headers.
+    pub head: Parts,
+    /// The body, not read yet. Most handlers use [`Request::bytes`] or [`Request::data`].
+    pub body: Incoming,
+    /// Who is asking; `None` without credentials (on loopback, or under `insecure`).
+    pub identity: Option<Identity>,
+    pub(super) peer: Arc<Peer>,
+    pub(super) route: Option<Arc<Pattern>>,
+}
+
+impl Request {
+    /// Where the connection comes from.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer.addr
+    }
+
+    /// The limits of the listener that the request came through.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.peer.limits
+    }
+
+    /// Is cancelled when the server shuts down: long-lived answers end then.
+    #[must_use]
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.peer.shutdown
+    }
+
+    /// The path as it was sent.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// The part of the path that stands for `{name}` in the route, percent-decoded; `None` if it has none, or if what it
+    /// decodes to is not UTF-8.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<Cow<'_, str>> {
+        let raw = self.route.as_ref()?.param(self.head.uri.path(), name)?;
+        percent_decode_str(raw).decode_utf8().ok()
+    }
+
+    /// The query's names and values, decoded, in order.
+    pub fn query(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        url::form_urlencoded::parse(self.head.uri.query().unwrap_or_default().as_bytes())
+    }
+
+    /// Reads the whole body, at most `limit` bytes, no slower than the limits of the listener allow. A body that came in one
+    /// piece is not copied.
+    ///
+    /// # Errors
+    /// [`BodyError`]; its `response()` is the answer to give.
+    pub async fn bytes(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        let told: Option<usize> =
+            self.head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        if told.is_some_and(|told| told > limit) {
+            if !self.head.headers.contains_key(EXPECT) {
+                self.throw_away().await;
+            }
+            return Err(BodyError::TooLarge { limit });
+        }
+        let mut slow = Slowness::new(&self.peer);
+        let Some(first) = self.piece(&mut slow).await? else { return Ok(Bytes::new()) };
+        if first.len() > limit {
+            self.throw_away().await;
+            return Err(BodyError::TooLarge { limit });
+        }
+        if self.body.is_end_stream() {
+            return Ok(first);
+        }
+        let Some(second) = self.piece(&mut slow).await? else { return Ok(first) };
+        let mut whole = BytesMut::with_capacity(told.unwrap_or(first.len() + second.len()));
+        whole.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(piece) = next {
+            if whole.len() + piece.len() > limit {
+                self.throw_away().await;
+                return Err(BodyError::TooLarge { limit });
+            }
+            whole.extend_from_slice(&piece);
+            next = self.piece(&mut slow).await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    /// The next piece of the body as it comes, without a limit in time: for streams that have heartbeats of their own.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn data(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        next_piece(&mut self.body).await
+    }
+
+    async fn piece(&mut self, slow: &mut Slowness) -> Result<Option<Bytes>, BodyError> {
+        let body = &mut self.body;
+        // Most bodies are there already: no timer is made for them.
+        let mut reading = std::pin::pin!(next_piece(body));
+        let ready = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+        let piece = match ready {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => tokio::time::timeout_at(slow.deadline(), reading)
+                .await
+                .map_err(|_| BodyError::TooSlow { rate: slow.rate })?,
+        };
+        let piece = piece.transpose()?;
+        slow.received += piece.as_ref().map_or(0, Bytes::len);
+        Ok(piece)
+    }
+
+    async fn throw_away(&mut self) {
+        let mut left = POLITE_BYTES;
+        let all = async {
+            while let Some(Ok(piece)) = next_piece(&mut self.body).await {
+                left = left.saturating_sub(piece.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(POLITE_TIME, all).await;
+    }
+}
+
+async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    loop {
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await? {
+            // Trailers carry nothing that we read.
+            Ok(frame) => match frame.into_data() {
+                Ok(data) => return Some(Ok(data)),
+                Err(_) => {}
+            },
+            Err(e) => return Some(Err(e)),
+        }
+    }
+}
+
+/// Until when the next byte of a body must be here.
+struct Slowness {
+    start: Option<Instant>,
+    grace: Duration,
+    rate: u32,
+    received: usize,
+}
+
+impl Slowness {
+    fn new(peer: &Peer) -> Self {
+        Self { start: None, grace: peer.limits.body_grace, rate: peer.limits.body_rate.max(1), received: 0 }
+    }
+
+    fn deadline(&mut self) -> Instant {
+        let start = *self.start.get_or_insert_with(Instant::now);
+        start + self.grace + Duration::from_secs(self.received as u64 / u64::from(self.rate))
+    }
+}

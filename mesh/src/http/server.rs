@@ -1,0 +1,352 @@
+//! The server: accepts, limits, serves, and stops without breaking what it had begun.
+//!
+//! Every connection is a task of its own, owned by a tracker; HTTP/1.1 and HTTP/2 (prior knowledge or ALPN) come to the same
+//! port. Once a second a sweep closes what is overdue (see `connection`). With all places taken a newcomer gets that of the
+//! connection that has been idle for longest, so that idle peers never shut others out. Shutdown: no new connections, requests
+//! in flight are answered within the drain time, then what is left is cut.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{InFlight, Peer, Stream, StreamKind, Watch};
+use super::metrics::{Counter, Gauge, Metrics};
+use super::router::{Found, nothing};
+use super::{Door, Limits, Request, Response, Router, respond};
+use crate::door::ServerTls;
+
+/// How often connections are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long to wait when the system has no more file descriptors: accepting at once again would only burn time.
+const NO_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+
+/// A silent peer is asked for a sign of life after this long, so that a tail to a machine that is gone does not stay for ever.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// A listener cannot be opened.
+#[derive(Debug, Error)]
+#[error("cannot listen on {addr}: {source}{}", hint(source))]
+pub struct BindError {
+    /// Where.
+    pub addr: SocketAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another process has this port: stop it, or choose another port with `listen`)",
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one with `listen`)"
+        }
+        io::ErrorKind::AddrNotAvailable => " (this machine has no such address)",
+        _ => "",
+    }
+}
+
+/// What a server counts.
+#[derive(Debug, Clone)]
+pub struct ServerMetrics {
+    connections: Gauge,
+    accepted: Counter,
+    closed_overdue: Counter,
+    refused: Counter,
+    by_class: [Counter; 5],
+}
+
+impl ServerMetrics {
+    /// Registers the server's counters.
+    #[must_use]
+    pub fn register(metrics: &Metrics) -> Self {
+        let requests = |class| {
+            metrics.counter("godwit_http_requests", "HTTP requests answered, by class of status.", &[("class", class)])
+        };
+        Self {
+            connections: metrics.gauge("godwit_http_connections", "HTTP connections now open.", &[]),
+            accepted: metrics.counter("godwit_http_connections_accepted", "HTTP connections accepted.", &[]),
+            closed_overdue: metrics.counter(
+                "godwit_http_connections_overdue",
+                "HTTP connections closed because they were idle or too slow.",
+                &[],
+            ),
+            refused: metrics.counter(
+                "godwit_http_connections_refused",
+                "HTTP connections refused because all places were taken.",
+                &[],
+            ),
+            by_class: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(requests),
+        }
+    }
+
+    fn count(&self, status: StatusCode) {
+        if let Some(counter) = self.by_class.get(usize::from(status.as_u16() / 100).wrapping_sub(1)) {
+            counter.add(1);
+        }
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    addr: SocketAddr,
+    tls: Option<ServerTls>,
+    limits: Arc<Limits>,
+}
+
+/// What all connections of a server share.
+struct Shared {
+    router: Router,
+    door: Door,
+    limits: Arc<Limits>,
+    metrics: ServerMetrics,
+    http: auto::Builder<Tracked>,
+    start: Instant,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    open: Mutex<Vec<Open>>,
+    next: AtomicU64,
+}
+
+/// An open connection as the sweep sees it.
+struct Open {
+    id: u64,
+    peer: Arc<Peer>,
+    task: AbortHandle,
+}
+
+/// Runs the tasks of HTTP/2 streams under the server's tracker.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+impl Server {
+    /// Binds a listener; the port is open from here on. Apply [`crate::door::ListenerRule`] first.
+    ///
+    /// # Errors
+    /// [`BindError`] says what to do.
+    pub async fn bind(addr: SocketAddr, tls: Option<ServerTls>, limits: Limits) -> Result<Self, BindError> {
+        let fail = |source| BindError { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(fail)?;
+        let addr = listener.local_addr().map_err(fail)?;
+        Ok(Self { listener, addr, tls, limits: Arc::new(limits.lawful()) })
+    }
+
+    /// Where it listens: the port that the system chose if 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `shutdown` is cancelled and what was in flight has been answered or has run out of time.
+    pub async fn serve(self, router: Router, door: Door, metrics: ServerMetrics, shutdown: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let shared = Arc::new(Shared {
+            router,
+            door,
+            http: protocols(&self.limits, Tracked(tasks.clone())),
+            limits: self.limits.clone(),
+            metrics,
+            start: Instant::now(),
+            tasks,
+            shutdown,
+            open: Mutex::new(Vec::new()),
+            next: AtomicU64::new(0),
+        });
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((tcp, addr)) => shared.admit(tcp, addr, self.tls.clone()),
+                    Err(e) if of_one_connection(&e) => {}
+                    Err(e) => {
+                        tracing::warn!(addr = %self.addr, "cannot accept HTTP connections for a moment: {e}");
+                        tokio::time::sleep(NO_DESCRIPTORS_PAUSE).await;
+                    }
+                },
+                _ = sweep.tick() => shared.sweep(),
+                () = shared.shutdown.cancelled() => break,
+            }
+        }
+        drop(self.listener);
+        shared.tasks.close();
+        if tokio::time::timeout(self.limits.drain, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(addr = %self.addr, "some HTTP connections did not end in time and are cut");
+            shared.cut_all();
+        }
+    }
+}
+
+/// An error of the connection that was to be accepted, not of the listener.
+fn of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn protocols(limits: &Limits, executor: Tracked) -> auto::Builder<Tracked> {
+    let mut builder = auto::Builder::new(executor);
+    builder
+        .http1()
+        .max_buf_size(limits.header_bytes)
+        // The sweep keeps the time, without a timer for each connection.
+        .header_read_timeout(None)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(64 << 10)
+        .max_frame_size(16 << 10);
+    builder
+}
+
+impl Shared {
+    /// Gives a new connection a place and a task, or drops it.
+    fn admit(self: &Arc<Self>, tcp: TcpStream, addr: SocketAddr, tls: Option<ServerTls>) {
+        self.metrics.accepted.add(1);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= self.limits.connections && !evict(&mut open) {
+            self.metrics.refused.add(1);
+            return;
+        }
+        let _ = tcp.set_nodelay(true);
+        let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE));
+        let watch = Watch::new(self.start);
+        let peer = Arc::new(Peer { addr, limits: self.limits.clone(), shutdown: self.shutdown.clone(), watch });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let place = Place { shared: self.clone(), id };
+        self.metrics.connections.add(1);
+        let task = self.tasks.spawn(connection(place, tcp, peer.clone(), tls)).abort_handle();
+        open.push(Open { id, peer, task });
+    }
+
+    /// Closes what is overdue.
+    fn sweep(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in open.iter() {
+            if let Some(why) = connection.peer.watch.overdue(&self.limits) {
+                tracing::debug!(peer = %connection.peer.addr, why, "closing an HTTP connection");
+                self.metrics.closed_overdue.add(1);
+                connection.task.abort();
+            }
+        }
+    }
+
+    fn cut_all(&self) {
+        for connection in self.open.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            connection.task.abort();
+        }
+    }
+
+    /// Answers one request.
+    async fn answer(&self, request: http::Request<Incoming>, peer: Arc<Peer>) -> Response {
+        let in_flight = InFlight::begin(&peer, request.version());
+        let (head, body) = request.into_parts();
+        let mut response = self.route(head, body, peer).await;
+        self.metrics.count(response.status());
+        response.body_mut().hold(in_flight);
+        response
+    }
+
+    async fn route(&self, head: http::request::Parts, body: Incoming, peer: Arc<Peer>) -> Response {
+        let found = self.router.find(&head.method, head.uri.path());
+        let open = matches!(found, Found::Handler(_, _, true));
+        let identity = match self.door.admit(&head, open).await {
+            Ok(identity) => identity,
+            Err(response) => return response,
+        };
+        match found {
+            Found::Handler(handler, route, _) => {
+                handler(Request { head, body, identity, peer, route: route.cloned() }).await
+            }
+            Found::WrongMethod(allowed) => respond::not_allowed(&head.method, allowed),
+            Found::Nothing => nothing(head.uri.path()),
+        }
+    }
+}
+
+/// Makes room by closing the connection that has been idle for longest; `false` if none is idle.
+fn evict(open: &mut Vec<Open>) -> bool {
+    let idlest = open.iter().enumerate().filter_map(|(at, c)| Some((c.peer.watch.idle_since()?, at))).min();
+    let Some((_, at)) = idlest else { return false };
+    open.swap_remove(at).task.abort();
+    true
+}
+
+/// A connection's place in the list, given back when its task ends or is cut.
+struct Place {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.metrics.connections.add(-1);
+        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not there if it was evicted.
+        if let Some(at) = open.iter().position(|c| c.id == self.id) {
+            open.swap_remove(at);
+        }
+    }
+}
+
+/// One connection from the handshake to its end.
+async fn connection(place: Place, tcp: TcpStream, peer: Arc<Peer>, tls: Option<ServerTls>) {
+    let shared = &place.shared;
+    let kind = match tls {
+        None => StreamKind::Plain(tcp),
+        Some(tls) => match tls.accept(tcp).await {
+            Ok(stream) => StreamKind::Tls(Box::new(stream)),
+            Err(why) => {
+                tracing::debug!(peer = %peer.addr, "TLS handshake: {why}");
+                return;
+            }
+        },
+    };
+    let stream = TokioIo::new(Stream { kind, peer: peer.clone() });
+    let service = service_fn(|request| {
+        let (shared, peer) = (place.shared.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(shared.answer(request, peer).await) }
+    });
+    let mut serving = std::pin::pin!(shared.http.serve_connection(stream, service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shared.shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(why) = ended {
+        tracing::debug!(peer = %peer.addr, "HTTP connection: {why}");
+    }
+}

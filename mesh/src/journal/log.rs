@@ -1,0 +1,501 @@
+//! The synchronous heart of the journal: one batch after the other into the active segment, a new segment when that is full.
+//!
+//! Nothing here waits or spawns; the writer thread drives it, and so do the crash tests. Rules that the rest relies on:
+//! - One batch is unsynced at most. What `commit` returned `Ok` for is on disk; what it refused is not in the journal.
+//! - After a failed `fdatasync` nothing more is written to that segment: its pages cannot be trusted. The next commit begins a
+//!   new segment in a new epoch at the offset after the last durable event.
+//! - A new segment's file gets its name durably before its first byte is written, so that a name never lies about what is in it:
+//!   either the head is there, or the file counts as unused.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::{debug, warn};
+
+use super::error::{OpenError, Refused};
+use super::format::{BATCH_BYTES, BatchHead, HEAD_BYTES, Head, snapshot_crc};
+use super::segment::{Segment, Table, spare_name};
+use super::state::State;
+use super::{Committed, Epoch, Offset, Options, Policy};
+use crate::storage::{Storage, StorageFile};
+
+/// Spare segments that events may not use: the head-room in which cursors still move and restarts still work on a full disk.
+pub(super) const RESERVE: usize = 2;
+/// A sealed segment's summary and index lie in the last bytes of its file.
+pub(super) const FOOTER_BYTES: u64 = 8 << 10;
+/// Between two entries of the active segment's sparse index.
+const INDEX_EVERY: u64 = 64 << 10;
+
+/// What readers and `/status` see: only what is durable.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) state: State,
+    pub(super) table: Table,
+    /// Of the active segment: some offsets and the positions of the batches that begin with them.
+    pub(super) index: Vec<(Offset, u64)>,
+    /// Of the active segment: where its first batch begins.
+    pub(super) start: u64,
+}
+
+/// One group commit, being gathered.
+#[derive(Debug)]
+pub struct Batch {
+    /// Room for the header, then the records that came with events.
+    pub(super) bytes: Vec<u8>,
+    pub(super) events: u32,
+    /// Control records that stand on their own.
+    pub(super) control: Vec<u8>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bytes: vec![0; BATCH_BYTES], events: 0, control: Vec::new() }
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.len() == BATCH_BYTES && self.control.is_empty()
+    }
+
+    /// Bytes gathered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - BATCH_BYTES + self.control.len()
+    }
+
+    /// Forgets everything; memory beyond `keep` bytes is given back.
+    pub(super) fn clear(&mut self, keep: usize) {
+        self.bytes.truncate(BATCH_BYTES);
+        self.bytes.shrink_to(keep + BATCH_BYTES);
+        self.control.clear();
+        self.control.shrink_to(keep);
+        self.events = 0;
+    }
+}
+
+/// For what a segment is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Events,
+    Control,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Log {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) dir: String,
+    pub(super) options: Options,
+    pub(super) view: Arc<Mutex<View>>,
+    pub(super) epoch: Epoch,
+    active: Option<Arc<dyn StorageFile>>,
+    pub(super) seq: u64,
+    /// Where the next batch goes in the active segment.
+    position: u64,
+    /// The active segment was begun from the reserve: no events until there is room again.
+    control_only: bool,
+    /// The active segment cannot be written to any more.
+    poisoned: bool,
+    /// Names of files that may be overwritten, oldest first.
+    pub(super) spares: VecDeque<String>,
+    next_spare: u64,
+    elapsed_base: u64,
+}
+
+pub(super) fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+    // A panic while the lock was held cannot leave the view half changed in a way that matters more than going on.
+    view.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// Opens the journal in `dir` of `storage`, recovering it if need be; see `recovery.rs`.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Damage is never an error: it is quarantined and logged.
+    pub fn open(storage: Arc<dyn Storage>, dir: &str, options: Options) -> Result<Self, OpenError> {
+        let options = options.checked();
+        let found = super::recovery::recover(&storage, dir, &options)?;
+        let now = options.clock.elapsed_ms();
+        let mut log = Self {
+            epoch: draw(dir)?,
+            active: None,
+            seq: found.last_seq,
+            position: 0,
+            control_only: false,
+            poisoned: false,
+            next_spare: found.next_spare,
+            spares: found.spares,
+            elapsed_base: found.state.elapsed_ms.saturating_sub(now),
+            view: Arc::new(Mutex::new(View { state: found.state, table: found.table, ..View::default() })),
+            storage,
+            dir: dir.to_owned(),
+            options,
+        };
+        log.roll(Need::Control).map_err(|refused| OpenError::NoRoom { dir: dir.to_owned(), refused })?;
+        log.give_back_tail(found.last_used.0, found.last_used.1);
+        Ok(log)
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.dir)
+    }
+
+    /// The journal's own elapsed time: what it has run, over all its starts.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.elapsed_base.saturating_add(self.options.clock.elapsed_ms())
+    }
+
+    /// The last position at which events may end in the active segment; beyond it lies the control records' head-room.
+    fn event_limit(&self) -> u64 {
+        self.control_limit() - (self.options.segment_bytes / 16).min(64 << 10)
+    }
+
+    fn control_limit(&self) -> u64 {
+        self.options.segment_bytes - FOOTER_BYTES.min(self.options.segment_bytes / 8)
+    }
+
+    /// Makes a batch durable, whole, or refuses it, whole. The batch is left as it was if refused.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing of the batch is then in the journal.
+    pub fn commit(&mut self, batch: &mut Batch) -> Result<Committed, Refused> {
+        let need = if batch.events > 0 { Need::Events } else { Need::Control };
+        let len = (batch.bytes.len() + batch.control.len()) as u64;
+        if need == Need::Events && self.control_only {
+            self.refill_reserve()?;
+        }
+        let fits = |log: &Self| {
+            let limit = if need == Need::Events { log.event_limit() } else { log.control_limit() };
+            log.active.is_some() && !log.poisoned && log.position + len <= limit
+        };
+        if !fits(self) {
+            self.roll(need)?;
+            if !fits(self) {
+                return Err(Refused::TooLarge {
+                    size: usize::try_from(len).unwrap_or(usize::MAX),
+                    limit: usize::try_from(self.event_limit().saturating_sub(self.position)).unwrap_or(usize::MAX),
+                });
+            }
+        }
+        self.write(batch, len)
+    }
+
+    fn write(&mut self, batch: &mut Batch, len: u64) -> Result<Committed, Refused> {
+        let Some(active) = self.active.clone() else { return Err(Refused::Closed) };
+        let first = lock(&self.view).state.next;
+        let events_len = batch.bytes.len() - BATCH_BYTES;
+        let header = BatchHead {
+            len: u32::try_from(len).map_err(|_| Refused::TooLarge { size: usize::MAX, limit: u32::MAX as usize })?,
+            events_len: u32::try_from(events_len).unwrap_or(u32::MAX),
+            events: batch.events,
+            first,
+            epoch: self.epoch,
+            elapsed_ms: self.now_ms(),
+        };
+        batch.bytes.extend_from_slice(&batch.control);
+        header.seal(&mut batch.bytes, self.seq, self.position);
+        let written = active.write_all_at(&batch.bytes, self.position);
+        if let Err(e) = written {
+            // What part of it reached the file is no valid batch, and the next one is written over it.
+            batch.bytes.truncate(BATCH_BYTES + events_len);
+            return Err(Refused::from_io("writing a segment", &e));
+        }
+        if let Err(e) = active.sync_data() {
+            // durable before: nothing of this batch may be acknowledged. Its pages may be on disk or not, and the kernel now
+            // calls them clean, so a second fdatasync would prove nothing. Only a new segment in a new epoch is safe.
+            self.poisoned = true;
+            batch.bytes.truncate(BATCH_BYTES + events_len);
+            warn!(dir = %self.dir, error = %e, "fdatasync failed: going on in a new segment and epoch");
+            return Err(Refused::from_io("fdatasync of a segment", &e));
+        }
+        let mut view = lock(&self.view);
+        view.state.apply_batch(&batch.bytes[BATCH_BYTES..], events_len, batch.events, self.epoch, header.elapsed_ms);
+        if batch.events > 0 && view.index.last().is_none_or(|(_, at)| self.position >= at + INDEX_EVERY) {
+            view.index.push((first, self.position));
+        }
+        self.position += len;
+        drop(view);
+        batch.bytes.truncate(BATCH_BYTES + events_len);
+        Ok(Committed { epoch: self.epoch, first })
+    }
+
+    /// Begins a new segment: gets a file, names it, writes head and snapshot, makes both durable.
+    fn roll(&mut self, need: Need) -> Result<(), Refused> {
+        let spare = self.take_file(need)?;
+        if self.poisoned {
+            self.epoch = Epoch::draw().map_err(|e| Refused::Disk(format!("no random numbers for a new epoch: {e}")))?;
+        }
+        match self.begin(&spare) {
+            Ok(()) => {
+                self.poisoned = false;
+                self.drop_empty_predecessor();
+                let roomy =
+                    self.may_grow() && self.storage.free_bytes().is_ok_and(|free| free >= 2 * self.options.segment_bytes);
+                self.control_only = need == Need::Control && self.spares.len() < RESERVE && !roomy;
+                Ok(())
+            }
+            Err(e) => Err(Refused::from_io("beginning a segment", &e)),
+        }
+    }
+
+    fn begin(&mut self, spare: &str) -> io::Result<()> {
+        let mut state = lock(&self.view).state.clone();
+        let elapsed_ms = self.now_ms();
+        state.elapsed_ms = state.elapsed_ms.max(elapsed_ms);
+        let segment =
+            Segment { seq: self.seq + 1, first: state.next, len: self.options.segment_bytes, begun_ms: Some(elapsed_ms) };
+        state.enter_epoch(self.epoch);
+        if lock(&self.view).table.is_empty() {
+            state.first_seq = segment.seq;
+            state.first = segment.first;
+        }
+        let name = segment.name();
+        let renamed = self.storage.rename(&self.path(spare), &self.path(&name));
+        // Whichever name the file has after a failure, it may be overwritten again.
+        self.spares.push_front(if renamed.is_ok() { name.clone() } else { spare.to_owned() });
+        renamed?;
+        // durable before: only now may the file's content change. A power cut before leaves an old file under the old name, or
+        // under the new one with a head that does not fit it, which recovery takes for unused.
+        self.storage.sync_dir(&self.dir)?;
+        let file = self.storage.open(&self.path(&name), false)?;
+        let snapshot = state.encode();
+        let head = Head {
+            seq: segment.seq,
+            epoch: self.epoch,
+            first: segment.first,
+            elapsed_ms,
+            snapshot_len: u32::try_from(snapshot.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
+            snapshot_crc: snapshot_crc(self.epoch, segment.seq, segment.first, &snapshot),
+        };
+        let mut bytes = head.encode().to_vec();
+        debug_assert_eq!(bytes.len(), HEAD_BYTES);
+        bytes.extend_from_slice(&snapshot);
+        // From here a head may be on disk that recovery would begin with: nothing may go to the old segment any more.
+        self.poisoned = true;
+        file.write_all_at(&bytes, 0)?;
+        file.sync_data()?;
+        self.spares.pop_front();
+        let mut view = lock(&self.view);
+        view.state = state;
+        view.index.clear();
+        view.start = bytes.len() as u64;
+        view.table.push_back(segment);
+        self.position = view.start;
+        self.seq += 1;
+        self.active = Some(file);
+        debug!(dir = %self.dir, seq = self.seq, first = %view.state.next, "began a segment");
+        Ok(())
+    }
+
+    /// A segment that had no events when the next was begun holds nothing that the next one's snapshot does not.
+    fn drop_empty_predecessor(&mut self) {
+        let mut view = lock(&self.view);
+        let Some(at) = view.table.len().checked_sub(2) else { return };
+        let (Some(before), Some(last)) = (view.table.get(at), view.table.back()) else { return };
+        if before.first != last.first {
+            return;
+        }
+        let Some(segment) = view.table.remove(at) else { return };
+        if at == 0 {
+            let (seq, first) = view.table.front().map_or((0, Offset(0)), |s| (s.seq, s.first));
+            view.state.trim(seq, first);
+        }
+        drop(view);
+        self.release(&segment);
+    }
+
+    /// Cuts the unused tail off the segment before the active one, at a start.
+    fn give_back_tail(&mut self, seq: u64, used: u64) {
+        let mut view = lock(&self.view);
+        let Some(segment) = view.table.iter_mut().rev().find(|s| s.seq == seq) else { return };
+        let cut = (used + FOOTER_BYTES).next_multiple_of(4096);
+        if used == 0 || cut + (64 << 10) > segment.len {
+            return;
+        }
+        let name = segment.name();
+        // What is cut lies behind the next segment's first offset: recovery and readers ignore it, before and after.
+        let done = self.storage.open(&self.path(&name), false).and_then(|file| file.set_len(cut));
+        if done.is_ok() {
+            segment.len = cut;
+        }
+    }
+
+    /// Bytes of all segment files, spares included.
+    pub(super) fn bytes(&self) -> u64 {
+        let held: u64 = lock(&self.view).table.iter().map(|s| s.len).sum();
+        held + self.spares.len() as u64 * self.options.segment_bytes
+    }
+
+    fn may_grow(&self) -> bool {
+        self.bytes() + self.options.segment_bytes <= self.options.max_bytes
+    }
+
+    /// A file for a new segment: a spare, a new one, or the oldest segment's.
+    fn take_file(&mut self, need: Need) -> Result<String, Refused> {
+        let reserve = if need == Need::Events { RESERVE } else { 0 };
+        while self.spares.len() <= reserve {
+            self.add_spare()?;
+        }
+        self.spares.pop_front().ok_or(Refused::DiskFull)
+    }
+
+    /// Brings the reserve back to its size after a segment was begun from it.
+    fn refill_reserve(&mut self) -> Result<(), Refused> {
+        while self.spares.len() < RESERVE {
+            self.add_spare()?;
+        }
+        self.control_only = false;
+        Ok(())
+    }
+
+    /// One more spare: a new file while the limit allows, else the oldest segment's.
+    fn add_spare(&mut self) -> Result<(), Refused> {
+        let mut refused = if self.options.policy == Policy::Reject { Refused::Full } else { Refused::DiskFull };
+        if self.may_grow() {
+            match self.new_file(false) {
+                Ok(name) => {
+                    self.spares.push_back(name);
+                    return Ok(());
+                }
+                Err(e) => refused = Refused::from_io("making a segment", &e),
+            }
+        }
+        let before = self.spares.len();
+        while self.spares.len() == before {
+            if !self.give_up_oldest() {
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a spare's file. With `zeros` its blocks are written, not only reserved, so that commits into it are cheap.
+    fn new_file(&mut self, zeros: bool) -> io::Result<String> {
+        let name = spare_name(self.next_spare);
+        let path = self.path(&name);
+        let len = self.options.segment_bytes;
+        let make = || {
+            let file = self.storage.open(&path, true)?;
+            let reserved = match file.allocate(len) {
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => false,
+                other => other.map(|()| true)?,
+            };
+            if zeros || !reserved {
+                let block = vec![0; 64 << 10];
+                let mut at = 0;
+                while at < len {
+                    let n = (len - at).min(block.len() as u64);
+                    file.write_all_at(&block[..usize::try_from(n).unwrap_or(0)], at)?;
+                    at += n;
+                }
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        match make() {
+            Ok(()) => {
+                self.next_spare += 1;
+                Ok(name)
+            }
+            Err(e) => {
+                let _ = self.storage.remove(&path);
+                Err(e)
+            }
+        }
+    }
+
+    /// Whether a spare should be made ready while there is time.
+    #[must_use]
+    pub fn wants_spare(&self) -> bool {
+        let filling = self.position > self.options.segment_bytes / 2;
+        self.spares.len() < RESERVE + usize::from(filling) && self.may_grow()
+    }
+
+    /// Makes one spare ready. Slow: it writes a whole segment of zeros.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; nothing has changed then.
+    pub fn make_spare(&mut self) -> io::Result<()> {
+        let name = self.new_file(true)?;
+        self.spares.push_back(name);
+        self.control_only &= self.spares.len() < RESERVE;
+        Ok(())
+    }
+
+    /// Frees the oldest segment, if the policy lets it go. Who had not read it has the loss counted: in the next snapshot, or,
+    /// should the power fail before, by the recovery that finds the segment gone.
+    fn give_up_oldest(&mut self) -> bool {
+        let shared = Arc::clone(&self.view);
+        let mut view = lock(&shared);
+        let Some(end) = view.table.get(1).map(|s| s.first) else { return false };
+        let held = view.state.consumers.values().any(|c| c.holds && c.cursor < end);
+        if self.options.policy == Policy::Reject && held {
+            return false;
+        }
+        self.free_oldest(&mut view)
+    }
+
+    fn free_oldest(&mut self, view: &mut View) -> bool {
+        let Some(segment) = view.table.pop_front() else { return false };
+        let (seq, first) = view.table.front().map_or((segment.seq + 1, view.state.next), |s| (s.seq, s.first));
+        view.state.trim(seq, first);
+        self.release(&segment);
+        true
+    }
+
+    /// A freed segment's file becomes a spare, or goes.
+    fn release(&mut self, segment: &Segment) {
+        if segment.len == self.options.segment_bytes && self.spares.len() <= RESERVE {
+            self.spares.push_back(segment.name());
+        } else if let Err(e) = self.storage.remove(&self.path(&segment.name())) {
+            warn!(dir = %self.dir, file = segment.name(), error = %e, "could not remove a segment that is no longer needed");
+        }
+    }
+
+    /// Applies the limits of age, count, size and `keep`. To be called now and then.
+    pub fn maintain(&mut self) {
+        while self.oldest_is_due() {
+            let view = Arc::clone(&self.view);
+            self.free_oldest(&mut lock(&view));
+        }
+    }
+
+    fn oldest_is_due(&mut self) -> bool {
+        let too_many_bytes = self.bytes() > self.options.max_bytes;
+        let now = self.now_ms();
+        let mut view = lock(&self.view);
+        let Some(next) = view.table.get(1).cloned() else { return false };
+        let passed = view.state.consumers.values().all(|c| c.cursor >= next.first);
+        let held = view.state.consumers.values().any(|c| c.holds && c.cursor < next.first);
+        let may_drop = passed || self.options.policy == Policy::DropOldest || !held;
+        let kept = view.state.next.since(next.first);
+        if may_drop && (too_many_bytes || self.options.max_count.is_some_and(|max| kept >= max)) {
+            return true;
+        }
+        let begun = next.begun_ms.or_else(|| self.read_begun(&next)).unwrap_or(0);
+        if let Some(segment) = view.table.get_mut(1) {
+            segment.begun_ms = Some(begun);
+        }
+        let age = now.saturating_sub(begun);
+        (passed && age >= self.options.keep_ms) || self.options.max_age_ms.is_some_and(|max| age >= max)
+    }
+
+    /// When a segment of an earlier start was begun, from its head.
+    fn read_begun(&self, segment: &Segment) -> Option<u64> {
+        let file = self.storage.open(&self.path(&segment.name()), false).ok()?;
+        let mut bytes = [0; HEAD_BYTES];
+        crate::storage::read_exact_at(&*file, &mut bytes, 0).ok()?;
+        match Head::decode(&bytes, segment.seq) {
+            super::format::HeadRead::Valid(head) => Some(head.elapsed_ms),
+            _ => None,
+        }
+    }
+}
+
+fn draw(dir: &str) -> Result<Epoch, OpenError> {
+    Epoch::draw().map_err(|e| OpenError::Random(e, dir.to_owned()))
+}

@@ -1,0 +1,263 @@
+//! The journal as a whole, on a real file system.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::Clock;
+use crate::storage::{Disk, Storage};
+
+struct Bench {
+    folder: TempDir,
+    options: Options,
+}
+
+impl Bench {
+    fn new(options: Options) -> Self {
+        Self { folder: tempfile::tempdir().expect("a folder"), options }
+    }
+
+    fn small() -> Self {
+        Self::new(Options { segment_bytes: 16 << 10, max_bytes: 64 << 10, clock: Clock::manual(0), ..Options::default() })
+    }
+
+    fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(Disk::new(self.folder.path()).expect("a disk"))
+    }
+
+    fn open(&self) -> Journal {
+        Journal::open(self.storage(), "journal", self.options.clone()).expect("opens")
+    }
+}
+
+async fn append(journal: &Journal, body: &[u8]) -> Result<Committed, Refused> {
+    loop {
+        match journal.append(|a| a.event(|out| out.extend_from_slice(body))) {
+            Ok(receipt) => return receipt.await,
+            Err(Refused::Busy) => journal.room().await,
+            Err(refused) => return Err(refused),
+        }
+    }
+}
+
+async fn read_all(journal: &Journal, from: u64) -> Vec<Item> {
+    let mut reader = journal.reader(Offset(from));
+    let mut all = Vec::new();
+    loop {
+        let items = reader.try_next(1000).await.expect("reads");
+        if items.is_empty() {
+            return all;
+        }
+        all.extend(items);
+    }
+}
+
+fn bodies(items: &[Item]) -> Vec<(u64, Vec<u8>)> {
+    let event = |item: &Item| match item {
+        Item::Event { offset, body, .. } => Some((offset.0, body.to_vec())),
+        Item::Skip { .. } => None,
+    };
+    items.iter().filter_map(event).collect()
+}
+
+#[tokio::test]
+async fn what_was_appended_is_read_back_in_order_over_restarts_and_segments() {
+    let bench = Bench::new(Options { segment_bytes: 16 << 10, max_bytes: 1 << 20, ..Options::default() });
+    let mut expected = Vec::new();
+    for start in 0..4_u64 {
+        let journal = bench.open();
+        for n in 0..50_u64 {
+            let body = vec![u8::try_from(n).expect("small"); 300];
+            let committed = append(&journal, &body).await.expect("durable");
+            assert_eq!(committed.first, Offset(start * 50 + n));
+            assert_eq!(committed.epoch, journal.epoch());
+            expected.push((committed.first.0, body));
+        }
+        assert_eq!(bodies(&read_all(&journal, 0).await), expected);
+        assert_eq!(bodies(&read_all(&journal, 77).await), &expected[77.min(expected.len())..]);
+        assert_eq!(journal.lineage().0.len() as u64, start + 1);
+        journal.close().await;
+        assert_eq!(append(&journal, b"x").await, Err(Refused::Closed));
+    }
+}
+
+#[tokio::test]
+async fn many_appends_share_a_commit_and_a_reader_waits_for_them() {
+    let bench = Bench::new(Options::default());
+    let journal = bench.open();
+    let mut reader = journal.reader(Offset(0));
+    let reading = tokio::spawn(async move {
+        let mut seen = 0;
+        while seen < 1000 {
+            seen += reader.next(1 << 20).await.expect("reads").len();
+        }
+        seen
+    });
+    let receipts: Vec<_> = (0..1000_u32)
+        .map(|n| journal.append(|a| a.event(|out| out.extend_from_slice(&n.to_le_bytes()))).expect("queued"))
+        .collect();
+    let shared = receipts.windows(2).filter(|pair| pair[0].same_commit(&pair[1])).count();
+    assert!(shared > 500, "{shared} of 999 neighbours went together");
+    for (n, receipt) in receipts.into_iter().enumerate() {
+        assert_eq!(receipt.await.expect("durable").first, Offset(n as u64));
+    }
+    assert_eq!(reading.await.expect("reads"), 1000);
+}
+
+#[tokio::test]
+async fn facts_cursors_and_the_ledger_survive_a_restart() {
+    let bench = Bench::small();
+    let journal = bench.open();
+    let consumer = journal.consumer("uplink", Start::Earliest, true);
+    for n in 0..10_u8 {
+        journal.append(|a| a.event_with_fact(&[b'q', n], &[n], |out| out.push(n))).expect("queued").await.expect("durable");
+    }
+    journal.append(|a| a.delete(&[b'q', 3])).expect("queued").await.expect("durable");
+    let done = Done { delivered: 4, filtered: 2, ..Done::default() };
+    assert!(consumer.advance(Offset(6), &done));
+    assert!(!consumer.advance(Offset(8), &done), "an account that does not fit");
+    consumer.flushed().await.expect("durable");
+    journal.close().await;
+    drop((consumer, journal));
+
+    let journal = bench.open();
+    assert_eq!(journal.facts(b"q").len(), 9);
+    assert_eq!(journal.fact(&[b'q', 4]), Some(vec![4]));
+    assert_eq!(journal.fact(&[b'q', 3]), None);
+    let consumer = journal.consumer("uplink", Start::Next, true);
+    assert_eq!(consumer.cursor(), Offset(6));
+    let [status] = &journal.consumers()[..] else { panic!("one consumer") };
+    assert_eq!((status.since, status.pending, status.done.clone()), (Offset(0), 4, done));
+    consumer.seek(Offset(2));
+    consumer.flushed().await.expect("durable");
+    assert_eq!((journal.consumers()[0].since, consumer.cursor()), (Offset(2), Offset(2)));
+}
+
+#[tokio::test]
+async fn the_oldest_makes_room_and_its_loss_is_counted() {
+    let bench = Bench::small();
+    let journal = bench.open();
+    let consumer = journal.consumer("slow", Start::Earliest, true);
+    for _ in 0..400 {
+        append(&journal, &[7; 300]).await.expect("durable");
+    }
+    assert!(journal.bytes() <= 64 << 10, "{}", journal.bytes());
+    let first = journal.first_offset();
+    assert!(first > Offset(0));
+    let [status] = &journal.consumers()[..] else { panic!("one consumer") };
+    assert_eq!(status.done.dropped[&DropReason::Retention], first.0);
+    assert_eq!(consumer.cursor(), first);
+    assert_eq!(status.done.total() + status.pending, 400);
+    let items = read_all(&journal, 0).await;
+    assert_eq!(items[0], Item::Skip { from: Offset(0), to: first, reason: DropReason::Retention });
+    assert_eq!(bodies(&items).len() as u64, 400 - first.0);
+    journal.close().await;
+    drop((consumer, journal));
+    let [status] = &bench.open().consumers()[..] else { panic!("one consumer") };
+    assert_eq!(status.done.total() + status.pending, 400);
+}
+
+#[tokio::test]
+async fn under_reject_a_full_journal_refuses_until_its_consumers_catch_up() {
+    let mut bench = Bench::small();
+    bench.options.policy = Policy::Reject;
+    let mut journal = bench.open();
+    let mut consumer = journal.consumer("uplink", Start::Earliest, true);
+    let mut accepted = 0_u64;
+    for round in 0..5 {
+        loop {
+            match append(&journal, &[7; 300]).await {
+                Ok(_) => accepted += 1,
+                Err(refused) => {
+                    assert_eq!(refused, Refused::Full);
+                    break;
+                }
+            }
+        }
+        assert!(journal.bytes() <= 64 << 10, "{}", journal.bytes());
+        let [status] = &journal.consumers()[..] else { panic!("one consumer") };
+        assert_eq!(status.done.dropped.len(), 0);
+        assert_eq!(status.pending + status.done.total(), accepted, "round {round}");
+        // Restarts and control records go on working while it is full.
+        for n in 0..200_u8 {
+            journal.append(|a| a.put(b"fact", &[n; 100])).expect("queued").await.expect("durable");
+        }
+        for _ in 0..3 {
+            journal.close().await;
+            drop((consumer, journal));
+            journal = bench.open();
+            consumer = journal.consumer("uplink", Start::Earliest, true);
+        }
+        assert_eq!(append(&journal, &[7; 300]).await, Err(Refused::Full));
+        let (from, to) = (consumer.cursor(), journal.next_offset());
+        assert!(consumer.advance(to, &Done { delivered: to.since(from), ..Done::default() }));
+        consumer.flushed().await.expect("durable");
+    }
+    assert!(accepted > 200, "{accepted}");
+}
+
+#[tokio::test]
+async fn flipped_bits_cost_the_events_they_hit_and_no_other() {
+    let bench = Bench::new(Options { segment_bytes: 64 << 10, max_bytes: 1 << 20, ..Options::default() });
+    let journal = bench.open();
+    for n in 0..100_u8 {
+        append(&journal, &[n; 500]).await.expect("durable");
+    }
+    journal.close().await;
+    drop(journal);
+    let dir = bench.folder.path().join("journal");
+    let hit = std::fs::read_dir(&dir).expect("list").map(|entry| entry.expect("entry").path()).find_map(|path| {
+        let bytes = std::fs::read(&path).expect("read");
+        let at = bytes.windows(500).position(|w| w == [40; 500])?;
+        Some((path, bytes, at))
+    });
+    let (path, mut bytes, at) = hit.expect("event 40 is somewhere");
+    bytes[at + 9] ^= 4;
+    std::fs::write(&path, bytes).expect("write");
+    let journal = bench.open();
+    assert_eq!(journal.next_offset(), Offset(100));
+    let items = read_all(&journal, 0).await;
+    assert_eq!(items[40], Item::Skip { from: Offset(40), to: Offset(41), reason: DropReason::Quarantined });
+    assert_eq!(bodies(&items).len(), 99);
+}
+
+#[tokio::test]
+async fn what_all_have_passed_is_kept_for_a_while_and_then_goes() {
+    let mut bench =
+        Bench::new(Options { segment_bytes: 16 << 10, max_bytes: 1 << 20, clock: Clock::manual(0), ..Options::default() });
+    bench.options.keep_ms = 1000;
+    let mut log = Log::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+    let mut batch = Batch::default();
+    for _ in 0..100 {
+        super::format::put_record(&mut batch.bytes, super::format::Kind::Event, |out| out.extend_from_slice(&[1; 500]));
+        batch.events = 1;
+        log.commit(&mut batch).expect("durable");
+        batch.clear(0);
+    }
+    let first = |log: &Log| super::log::lock(&log.view).state.first;
+    log.maintain();
+    assert_eq!(first(&log), Offset(0));
+    bench.options.clock.advance(2000);
+    log.maintain();
+    assert!(first(&log) > Offset(50), "{}", first(&log));
+}
+
+#[test]
+fn an_append_that_panics_leaves_nothing_behind() {
+    let bench = Bench::small();
+    let journal = bench.open();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = journal.append(|a| {
+            a.event(|out| out.push(1));
+            panic!("a bug in an encoder");
+        });
+    }));
+    assert!(panicked.is_err());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let items = runtime.block_on(async {
+        append(&journal, b"next").await.expect("durable");
+        read_all(&journal, 0).await
+    });
+    assert_eq!(bodies(&items), [(0, b"next".to_vec())]);
+}

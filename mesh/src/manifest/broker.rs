@@ -1,0 +1,70 @@
+//! The kind Broker: `eventing.knative.dev/v1`.
+
+use serde::Deserialize;
+
+use super::annotations::Annotations;
+use super::delivery::DeliverySpec;
+use super::error::FieldError;
+use super::metadata::Metadata;
+use crate::names::BrokerName;
+
+/// The annotation that names a Broker's class.
+pub(crate) const CLASS: &str = "eventing.knative.dev/broker.class";
+
+/// The classes that are ours; absent is ours too.
+const OUR_CLASSES: [&str; 2] = ["Godwit", "MTChannelBasedBroker"];
+
+/// A reference to a Broker's configuration. Ours need none; it is kept for what Knative's classes say there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Reference {
+    /// API version of the object.
+    pub api_version: Option<String>,
+    /// Kind of the object.
+    pub kind: Option<String>,
+    /// Name of the object.
+    pub name: Option<String>,
+    /// Namespace of the object.
+    pub namespace: Option<String>,
+}
+
+/// A Broker's `spec` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerSpec {
+    /// Knative's configuration reference.
+    pub config: Option<Reference>,
+    /// The delivery of Triggers that have none of their own (D25).
+    pub delivery: Option<DeliverySpec>,
+}
+
+/// A Broker, validated.
+#[derive(Debug, Clone)]
+pub struct BrokerObject {
+    /// Its name.
+    pub name: BrokerName,
+    /// Our annotations.
+    pub annotations: Annotations,
+    /// A class that is not ours: such a Broker is kept, but not run here.
+    pub foreign_class: Option<String>,
+    /// Its spec.
+    pub spec: BrokerSpec,
+}
+
+impl BrokerObject {
+    pub(crate) fn new(metadata: &Metadata, annotations: Annotations, spec: BrokerSpec) -> Result<Self, FieldError> {
+        let name =
+            BrokerName::new(&metadata.namespace, &metadata.name).map_err(|e| FieldError::new("metadata.namespace", e))?;
+        if let Some(delivery) = &spec.delivery {
+            delivery.check().map_err(|e| e.within("spec.delivery"))?;
+        }
+        let foreign_class = metadata.annotations.get(CLASS).filter(|c| !OUR_CLASSES.contains(&c.as_str())).cloned();
+        Ok(Self { name, annotations, foreign_class, spec })
+    }
+
+    /// Whether the Broker's events go up to the gateway.
+    #[must_use]
+    pub fn uplink(&self) -> bool {
+        self.annotations.uplink.unwrap_or(true)
+    }
+}

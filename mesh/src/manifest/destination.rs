@@ -1,0 +1,91 @@
+//! Where events go: a reference, a URI, or a URI relative to a reference (D28).
+
+use serde::Deserialize;
+use url::Url;
+
+use super::error::FieldError;
+use crate::names::check_name;
+
+/// A reference to an object that has an address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Reference {
+    /// The object's API version; Knative's own pages leave it out at times.
+    pub api_version: Option<String>,
+    /// The object's kind.
+    pub kind: String,
+    /// The object's name.
+    pub name: String,
+    /// The object's namespace; absent: that of the object with the reference.
+    pub namespace: Option<String>,
+}
+
+/// A destination as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// The object that is addressed.
+    #[serde(rename = "ref")]
+    pub reference: Option<Reference>,
+    /// An absolute URL, or one relative to the reference's.
+    pub uri: Option<String>,
+    /// CA certificates to trust.
+    #[serde(rename = "CACerts")]
+    pub ca_certs: Option<String>,
+    /// Knative's OIDC audience; it means nothing while OIDC is off, as it always is here.
+    pub audience: Option<String>,
+}
+
+impl Reference {
+    /// Whether this is a Knative Broker.
+    #[must_use]
+    pub fn is_broker(&self) -> bool {
+        self.kind == "Broker" && self.api_version.as_deref().is_none_or(|v| v.starts_with("eventing.knative.dev/"))
+    }
+}
+
+impl Destination {
+    /// Checks what types cannot. Paths are relative to the destination.
+    pub(crate) fn check(&self) -> Result<(), FieldError> {
+        if self.ca_certs.is_some() {
+            return Err(FieldError::new("CACerts", "is not built yet; give the CA to the process by its configuration"));
+        }
+        if let Some(reference) = &self.reference {
+            check_name("name", &reference.name).map_err(|e| FieldError::new("ref.name", e))?;
+            if let Some(namespace) = &reference.namespace {
+                check_name("namespace", namespace).map_err(|e| FieldError::new("ref.namespace", e))?;
+            }
+            if reference.kind.is_empty() {
+                return Err(FieldError::new("ref.kind", "must not be empty"));
+            }
+        }
+        match (&self.reference, &self.uri) {
+            (None, None) => Err(FieldError::new("", "needs a ref or a uri")),
+            (Some(_), None) => Ok(()),
+            (None, Some(uri)) => absolute(uri).map(|_| ()).map_err(|why| FieldError::new("uri", why)),
+            (Some(_), Some(uri)) => match Url::parse(uri) {
+                Err(url::ParseError::RelativeUrlWithoutBase) if !uri.starts_with("//") => Ok(()),
+                Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => {
+                    Err(FieldError::new("uri", format!("{uri} must be relative, because there is a ref beside it")))
+                }
+                Err(e) => Err(FieldError::new("uri", format!("{uri}: {e}"))),
+            },
+        }
+    }
+}
+
+/// An absolute `http` or `https` URL.
+///
+/// # Errors
+/// Why the text is none.
+pub(crate) fn absolute(uri: &str) -> Result<Url, String> {
+    let url = Url::parse(uri).map_err(|e| match e {
+        url::ParseError::RelativeUrlWithoutBase => format!("\"{uri}\" must be absolute, as in http://host:port/path"),
+        e => format!("\"{uri}\": {e}"),
+    })?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(url),
+        "http" | "https" => Err(format!("\"{uri}\" has no host")),
+        scheme => Err(format!("\"{uri}\": the scheme {scheme} is not built yet; http and https are")),
+    }
+}

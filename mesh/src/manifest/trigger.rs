@@ -1,0 +1,86 @@
+//! The kind Trigger: `eventing.knative.dev/v1`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::annotations::Annotations;
+use super::delivery::DeliverySpec;
+use super::destination::Destination;
+use super::error::FieldError;
+use super::metadata::{Metadata, ObjectName};
+use crate::filter::Filter;
+use crate::names::BrokerName;
+
+/// A Trigger's `spec.filter` as written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterSpec {
+    /// Attributes that must have exactly these values; an empty value asks for any that is not empty.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A Trigger's `spec` as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct RawTriggerSpec {
+    broker: String,
+    #[serde(default)]
+    broker_ref: Option<serde_json::Value>,
+    #[serde(default)]
+    filter: FilterSpec,
+    #[serde(default)]
+    filters: Vec<serde_json::Value>,
+    subscriber: Destination,
+    #[serde(default)]
+    delivery: Option<DeliverySpec>,
+}
+
+/// A Trigger, validated, its filter compiled.
+#[derive(Debug, Clone)]
+pub struct TriggerSpec {
+    /// Its namespace and name.
+    pub name: ObjectName,
+    /// Our annotations.
+    pub annotations: Annotations,
+    /// The Broker whose events it wants; never changes.
+    pub broker: BrokerName,
+    /// Which events it wants.
+    pub filter: Filter,
+    /// Where they go.
+    pub subscriber: Destination,
+    /// What happens when they are not taken; absent: the Broker's, else our default.
+    pub delivery: Option<DeliverySpec>,
+}
+
+impl TriggerSpec {
+    pub(crate) fn new(metadata: &Metadata, annotations: Annotations, raw: RawTriggerSpec) -> Result<Self, FieldError> {
+        if raw.broker_ref.is_some() {
+            return Err(FieldError::new(
+                "spec.brokerRef",
+                "is not built yet; name a Broker of the same namespace in spec.broker",
+            ));
+        }
+        if !raw.filters.is_empty() {
+            return Err(FieldError::new("spec.filters", "is not built yet; use spec.filter.attributes"));
+        }
+        let broker = BrokerName::new(&metadata.namespace, &raw.broker).map_err(|e| FieldError::new("spec.broker", e))?;
+        let filter = Filter::attributes(&raw.filter.attributes).map_err(|e| {
+            let why = e.to_string();
+            FieldError::new(format!("spec.filter.attributes[{}]", e.attribute), why)
+        })?;
+        raw.subscriber.check().map_err(|e| e.within("spec.subscriber"))?;
+        if let Some(delivery) = &raw.delivery {
+            delivery.check().map_err(|e| e.within("spec.delivery"))?;
+        }
+        Ok(Self {
+            name: metadata.object_name(),
+            annotations,
+            broker,
+            filter,
+            subscriber: raw.subscriber,
+            delivery: raw.delivery,
+        })
+    }
+}
