@@ -1,17 +1,24 @@
-//! What a daemon tells the system and hears from it: heap settings, signals, readiness.
+//! What agent and gateway have in common as daemons: heap, runtime, signals, readiness, and what they make of the sections of
+//! the configuration that they share (HTTP listener, room on the disk, folder of manifests).
 //!
 //! Everything here is small on purpose: the agent is to live in a few megabytes, so it runs on one thread with a few short-lived
 //! helpers, keeps one heap, and speaks systemd's notification protocol itself.
 
+mod folder;
+mod front;
 mod heap;
 mod notify;
+mod room;
 mod signals;
 
 use std::io;
 use std::time::Duration;
 
+pub use folder::ManifestFolder;
+pub use front::{Bound, Front, FrontError, credentials, listener};
 pub use heap::keep_small;
 pub use notify::Notifier;
+pub use room::{broker_defaults, read_small, write_small};
 pub use signals::{Signal, Signals};
 
 /// Most threads for calls that block (file reads, password checks, name look-ups).
