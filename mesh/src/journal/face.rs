@@ -254,7 +254,6 @@ impl Journal {
 
     /// Finds the consumer `name`, or registers it with the next commit. `holds` says whether events wait for it under
     /// [`super::Policy::Reject`]; it may change from one start to the next.
-    #[must_use]
     pub fn consumer(&self, name: &str, start: Start, holds: bool) -> Consumer {
         Consumer::find(&self.0.shared, &self.0.view, name, start, holds)
     }

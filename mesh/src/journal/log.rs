@@ -22,8 +22,10 @@ use crate::storage::{Storage, StorageFile};
 
 /// Spare segments that events may not use: the head-room in which cursors still move and restarts still work on a full disk.
 pub(super) const RESERVE: usize = 2;
-/// A sealed segment's summary and index lie in the last bytes of its file.
-pub(super) const FOOTER_BYTES: u64 = 8 << 10;
+/// A sealed segment's index and summary lie in the last bytes of its file; so many of them.
+pub(super) fn footer_bytes(segment_bytes: u64) -> u64 {
+    (8 << 10).min(segment_bytes / 8)
+}
 /// Between two entries of the active segment's sparse index.
 const INDEX_EVERY: u64 = 64 << 10;
 
@@ -104,6 +106,8 @@ pub struct Log {
     pub(super) spares: VecDeque<String>,
     next_spare: u64,
     elapsed_base: u64,
+    /// A segment that was sealed and has no footer yet.
+    unsealed: Option<u64>,
 }
 
 pub(super) fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
@@ -128,6 +132,7 @@ impl Log {
             control_only: false,
             poisoned: false,
             next_spare: found.next_spare,
+            unsealed: None,
             spares: found.spares,
             elapsed_base: found.state.elapsed_ms.saturating_sub(now),
             view: Arc::new(Mutex::new(View { state: found.state, table: found.table, ..View::default() })),
@@ -155,7 +160,7 @@ impl Log {
     }
 
     fn control_limit(&self) -> u64 {
-        self.options.segment_bytes - FOOTER_BYTES.min(self.options.segment_bytes / 8)
+        self.options.segment_bytes - footer_bytes(self.options.segment_bytes)
     }
 
     /// Makes a batch durable, whole, or refuses it, whole. The batch is left as it was if refused.
@@ -283,6 +288,7 @@ impl Log {
         view.state = state;
         view.index.clear();
         view.start = bytes.len() as u64;
+        self.unsealed = view.table.back().map(|s| s.seq);
         view.table.push_back(segment);
         self.position = view.start;
         self.seq += 1;
@@ -312,7 +318,7 @@ impl Log {
     fn give_back_tail(&mut self, seq: u64, used: u64) {
         let mut view = lock(&self.view);
         let Some(segment) = view.table.iter_mut().rev().find(|s| s.seq == seq) else { return };
-        let cut = (used + FOOTER_BYTES).next_multiple_of(4096);
+        let cut = (used + 16 * 1024).next_multiple_of(4096);
         if used == 0 || cut + (64 << 10) > segment.len {
             return;
         }
@@ -322,6 +328,23 @@ impl Log {
         if done.is_ok() {
             segment.len = cut;
         }
+    }
+
+    /// What a segment sealed since the last call needs to get its footer; runs anywhere, beside the log.
+    pub(super) fn to_seal(&mut self) -> Option<impl FnOnce() + Send + 'static> {
+        let seq = self.unsealed.take()?;
+        let (segment, until) = {
+            let view = lock(&self.view);
+            let at = view.table.iter().rposition(|s| s.seq == seq)?;
+            (view.table.get(at)?.clone(), view.table.get(at + 1)?.first)
+        };
+        let (storage, dir, digest) = (Arc::clone(&self.storage), self.dir.clone(), self.options.digest);
+        Some(move || {
+            let start = super::reader::first_batch(&storage, &dir, &segment);
+            if let Err(e) = start.and_then(|start| super::summary::seal(&storage, &dir, &segment, start, until, digest)) {
+                debug!(dir, file = segment.name(), error = %e, "a segment gets no footer");
+            }
+        })
     }
 
     /// Bytes of all segment files, spares included.

@@ -19,6 +19,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod state;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -30,4 +31,5 @@ pub use face::{Append, Journal};
 pub use log::{Batch, Log};
 pub use offset::{Epoch, Lineage, Offset};
 pub use options::{MIN_SEGMENT_BYTES, Options, Policy};
-pub use reader::{Core, Item, Reader};
+pub use reader::{Core, Interest, Item, Reader};
+pub use summary::{Digest, Field, Summary, Values};

@@ -36,6 +36,8 @@ pub struct Options {
     pub max_pending_bytes: usize,
     /// Where time comes from.
     pub clock: Clock,
+    /// Tells a segment's summary what is in an event's stored form. Without it segments have no summary and are always read.
+    pub digest: Option<super::Digest>,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             commit_delay_ms: 0,
             max_pending_bytes: 256 << 10,
             clock: Clock::system(),
+            digest: None,
         }
     }
 }

@@ -13,7 +13,8 @@ use super::error::ReadError;
 use super::format::{HEAD_BYTES, Head, HeadRead, Kind, take_bytes, take_record};
 use super::log::{View, lock};
 use super::scan::{Found, Scan};
-use super::segment;
+use super::segment::{self, Segment};
+use super::summary::{self, Summary};
 use super::{DropReason, Epoch, Offset};
 use crate::storage::{Storage, read_exact_at};
 
@@ -44,7 +45,17 @@ pub enum Item {
         /// Why.
         reason: DropReason,
     },
+    /// Offsets in `[from, to)` that the reader's interest ruled out unread.
+    Unwanted {
+        /// The first of them.
+        from: Offset,
+        /// The first offset after them.
+        to: Offset,
+    },
 }
+
+/// Whether a segment with this summary can hold anything that the reader's owner wants.
+pub type Interest = Box<dyn Fn(&Summary) -> bool + Send>;
 
 /// Reads durable events in order. Made by [`super::Journal::reader`].
 #[derive(Debug)]
@@ -57,6 +68,13 @@ pub struct Reader {
 impl Reader {
     pub(super) fn new(core: Core, from: Offset, durable: watch::Receiver<Offset>) -> Self {
         Self { core: Arc::new(Mutex::new(core)), position: from, durable }
+    }
+
+    /// The same reader, which passes sealed segments unread that `interest` says hold nothing of interest.
+    #[must_use]
+    pub fn with_interest(self, interest: Interest) -> Self {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).interest = Some(interest);
+        self
     }
 
     /// The next offset this reader will return.
@@ -106,7 +124,6 @@ impl Reader {
 }
 
 /// The blocking part of a reader.
-#[derive(Debug)]
 pub struct Core {
     storage: Arc<dyn Storage>,
     dir: String,
@@ -117,11 +134,18 @@ pub struct Core {
     /// The first offset of the segment after the scan's, if there was one when it was opened.
     until: Option<Offset>,
     failures: u32,
+    interest: Option<Interest>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("dir", &self.dir).field("expected", &self.expected).finish_non_exhaustive()
+    }
 }
 
 impl Core {
     pub(super) fn new(storage: Arc<dyn Storage>, dir: String, view: Arc<Mutex<View>>) -> Self {
-        Self { storage, dir, view, scan: None, expected: Offset(0), until: None, failures: 0 }
+        Self { storage, dir, view, scan: None, expected: Offset(0), until: None, failures: 0, interest: None }
     }
 
     /// Items from `from` on, and the offset that follows them. None when nothing durable is there.
@@ -163,7 +187,12 @@ impl Core {
                 continue;
             }
             if self.scan.is_none() || self.expected != out.at {
-                self.place(out.at)?;
+                if let Some(unwanted) = self.place(out.at)? {
+                    let to = unwanted.min(durable);
+                    out.items.push(Item::Unwanted { from: out.at, to });
+                    out.at = to;
+                    continue;
+                }
             }
             if self.until.is_some_and(|until| out.at >= until) {
                 // What may follow in this segment was refused, or cut by a recovery.
@@ -242,36 +271,56 @@ impl Core {
         }
     }
 
-    /// Opens the segment that holds `at` and goes to the batch that does, or some way before it.
-    fn place(&mut self, at: Offset) -> io::Result<()> {
-        let (name, seq, until, known) = {
+    /// Opens the segment that holds `at` and goes to the batch that does, or some way before it. Where the segment's summary says
+    /// that nobody wants what is in it, answers with the offset behind it instead.
+    fn place(&mut self, at: Offset) -> io::Result<Option<Offset>> {
+        let (segment, until, known) = {
             let view = lock(&self.view);
             let Some((segment, until)) = segment::find(&view.table, at) else {
                 self.scan = None;
-                return Ok(());
+                return Ok(None);
             };
-            let known = until.is_none().then(|| {
-                let i = view.index.partition_point(|(offset, _)| *offset <= at);
-                i.checked_sub(1).and_then(|i| view.index.get(i)).map_or(view.start, |(_, position)| *position)
-            });
-            (segment.name(), segment.seq, until, known)
+            let known = until.is_none().then(|| before(&view.index, at).unwrap_or(view.start));
+            (segment.clone(), until, known)
         };
-        let file = self.storage.open(&format!("{}/{name}", self.dir), false)?;
-        let start = match known {
-            Some(position) => position,
-            None => {
-                let mut bytes = [0; HEAD_BYTES];
-                match read_exact_at(&*file, &mut bytes, 0).map(|()| Head::decode(&bytes, seq)) {
-                    Ok(HeadRead::Valid(head)) => HEAD_BYTES as u64 + u64::from(head.snapshot_len),
-                    _ => HEAD_BYTES as u64,
-                }
+        let file = self.storage.open(&format!("{}/{}", self.dir, segment.name()), false)?;
+        let start = if let Some(position) = known {
+            position
+        } else {
+            let footer = summary::read(&*file, &segment);
+            let summary = footer.as_ref().and_then(|footer| footer.summary.as_ref());
+            if let (Some(interest), Some(summary)) = (&self.interest, summary)
+                && !interest(summary)
+            {
+                self.scan = None;
+                return Ok(until);
+            }
+            match footer.and_then(|footer| before(&footer.index, at)) {
+                Some(position) => position,
+                None => first_batch(&self.storage, &self.dir, &segment)?,
             }
         };
-        self.scan = Some(Scan::new(file, seq, start));
+        self.scan = Some(Scan::new(file, segment.seq, start));
         self.until = until;
         self.expected = at;
-        Ok(())
+        Ok(None)
     }
+}
+
+/// The position of the last indexed batch that begins at or before `at`.
+fn before(index: &[(Offset, u64)], at: Offset) -> Option<u64> {
+    let i = index.partition_point(|(offset, _)| *offset <= at);
+    i.checked_sub(1).and_then(|i| index.get(i)).map(|(_, position)| *position)
+}
+
+/// Where the first batch of a segment begins: behind the snapshot, or, with a damaged head, somewhere behind the head.
+pub(super) fn first_batch(storage: &Arc<dyn Storage>, dir: &str, segment: &Segment) -> io::Result<u64> {
+    let file = storage.open(&format!("{dir}/{}", segment.name()), false)?;
+    let mut bytes = [0; HEAD_BYTES];
+    Ok(match read_exact_at(&*file, &mut bytes, 0).map(|()| Head::decode(&bytes, segment.seq)) {
+        Ok(HeadRead::Valid(head)) => HEAD_BYTES as u64 + u64::from(head.snapshot_len),
+        _ => HEAD_BYTES as u64,
+    })
 }
 
 /// What one call gathers.

@@ -56,7 +56,7 @@ async fn read_all(journal: &Journal, from: u64) -> Vec<Item> {
 fn bodies(items: &[Item]) -> Vec<(u64, Vec<u8>)> {
     let event = |item: &Item| match item {
         Item::Event { offset, body, .. } => Some((offset.0, body.to_vec())),
-        Item::Skip { .. } => None,
+        _ => None,
     };
     items.iter().filter_map(event).collect()
 }
@@ -260,4 +260,47 @@ fn an_append_that_panics_leaves_nothing_behind() {
         read_all(&journal, 0).await
     });
     assert_eq!(bodies(&items), [(0, b"next".to_vec())]);
+}
+
+#[tokio::test]
+async fn a_reader_passes_segments_that_hold_nothing_it_wants() {
+    let digest: Digest = |body, note| note(Field::Type, if body[0] == 1 { "one" } else { "other" });
+    let bench =
+        Bench::new(Options { segment_bytes: 64 << 10, max_bytes: 4 << 20, digest: Some(digest), ..Options::default() });
+    let mut log = Log::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+    let mut batch = Batch::default();
+    for n in 0..1000_u32 {
+        let kind = u8::from(n == 500);
+        super::format::put_record(&mut batch.bytes, super::format::Kind::Event, |out| out.extend_from_slice(&[kind; 500]));
+        batch.events = 1;
+        log.commit(&mut batch).expect("durable");
+        batch.clear(0);
+        if let Some(seal) = log.to_seal() {
+            seal();
+        }
+    }
+    drop(log);
+    let journal = bench.open();
+    let mut reader = journal
+        .reader(Offset(3))
+        .with_interest(Box::new(|summary| summary.types.as_ref().is_none_or(|t| t.contains("one"))));
+    let (mut read, mut passed, mut next) = (Vec::new(), 0, Offset(3));
+    while next < Offset(1000) {
+        for item in reader.try_next(1 << 20).await.expect("reads") {
+            match item {
+                Item::Event { offset, .. } => {
+                    assert_eq!(offset, next);
+                    read.push(offset.0);
+                    next = offset.plus(1);
+                }
+                Item::Unwanted { from, to } => {
+                    assert_eq!(from, next);
+                    passed += to.since(from);
+                    next = to;
+                }
+                Item::Skip { .. } => panic!("nothing is lost"),
+            }
+        }
+    }
+    assert!(read.contains(&500) && passed > 700, "{} read, {passed} passed", read.len());
 }
