@@ -49,11 +49,15 @@ pub(crate) struct ServerArgs {
 /// Why a request came to nothing.
 #[derive(Debug, Error)]
 pub(crate) enum ClientError {
-    #[error("cannot reach {server}: {why}. Is it running? `godwit dev` starts an agent and a gateway here; --server names another")]
+    #[error(
+        "cannot reach {server}: {why}. Is it running? `godwit dev` starts an agent and a gateway here; --server names another"
+    )]
     Unreachable { server: String, why: String },
     #[error("the connection to {server} broke: {why}")]
     Broken { server: String, why: String },
-    #[error("{server} wants credentials ({status}): {why}. Give a token by --token-file or GODWIT_TOKEN; `godwit token` makes one")]
+    #[error(
+        "{server} wants credentials ({status}): {why}. Give a token by --token-file or GODWIT_TOKEN; `godwit token` makes one"
+    )]
     Denied { server: String, status: StatusCode, why: String },
     #[error("{server} answered {status}: {why}")]
     Refused { server: String, status: StatusCode, why: String },
@@ -91,7 +95,10 @@ impl ServerArgs {
             Some(server) => server.clone(),
             None => Url::parse(default).context("the default server")?,
         };
-        anyhow::ensure!(matches!(server.scheme(), "http" | "https"), "--server {server}: only http:// and https:// are spoken");
+        anyhow::ensure!(
+            matches!(server.scheme(), "http" | "https"),
+            "--server {server}: only http:// and https:// are spoken"
+        );
         let host = server.host_str().with_context(|| format!("--server {server} names no host"))?.to_owned();
         let port = server.port_or_known_default().context("--server names no port")?;
         let token = match &self.token_file {
@@ -101,7 +108,9 @@ impl ServerArgs {
             None => std::env::var("GODWIT_TOKEN").ok().filter(|token| !token.is_empty()),
         };
         let token = token
-            .map(|token| HeaderValue::try_from(format!("Bearer {}", token.trim())).context("the token has characters no token has"))
+            .map(|token| {
+                HeaderValue::try_from(format!("Bearer {}", token.trim())).context("the token has characters no token has")
+            })
             .transpose()?;
         Ok(Client { server, host, port, token, tls: ClientTls::new(self.ca_file.as_deref()), open: None })
     }
@@ -136,30 +145,34 @@ impl Client {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
-        let broken = |server: &Url, why: String| ClientError::Broken { server: server.to_string(), why };
-        let reused = self.open.is_some();
-        let mut sender = match self.open.take() {
-            Some(sender) if !sender.is_closed() => sender,
-            _ => self.connect().await?,
+        let request = self
+            .build(method, path, headers, body)
+            .map_err(|e| ClientError::Broken { server: self.server.to_string(), why: e.to_string() })?;
+        let mut open = self.open.take();
+        if let Some(sender) = &mut open
+            && sender.ready().await.is_err()
+        {
+            open = None;
+        }
+        let mut sender = match open {
+            Some(sender) => sender,
+            None => self.connect().await?,
         };
-        let request = self.build(method.clone(), path, headers, body.clone()).map_err(|e| broken(&self.server, e.to_string()))?;
-        let ready = sender.ready().await;
-        let answer = match ready {
-            Ok(()) => sender.try_send_request(request).await,
-            Err(e) => Err(e.into()),
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            // The server had closed the idle connection before it saw any of this request.
-            Err(e) if reused && (e.message().is_some() || e.error().is_closed() || e.error().is_canceled()) => {
-                sender = self.connect().await?;
-                let request = self.build(method, path, headers, body).map_err(|e| broken(&self.server, e.to_string()))?;
-                sender.send_request(request).await.map_err(|e| broken(&self.server, e.to_string()))?
+        let mut answer = sender.try_send_request(request).await;
+        // A server may close an idle connection just as we use it; what it has not seen at all is sent again.
+        if let Err(unsent) = &mut answer
+            && let Some(request) = unsent.take_message()
+        {
+            sender = self.connect().await?;
+            answer = sender.try_send_request(request).await;
+        }
+        match answer {
+            Ok(answer) => {
+                self.open = Some(sender);
+                Ok(answer)
             }
-            Err(e) => return Err(broken(&self.server, cause(e.error()))),
-        };
-        self.open = Some(sender);
-        Ok(answer)
+            Err(e) => Err(ClientError::Broken { server: self.server().to_owned(), why: cause(e.error()) }),
+        }
     }
 
     /// Sends a request and reads the whole answer.
@@ -192,7 +205,8 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
-        let body = Limited::new(answer.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body =
+            Limited::new(answer.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let (server, why) = (self.server.to_string(), reason(status, &body));
         Err(if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             ClientError::Denied { server, status, why }
@@ -222,7 +236,13 @@ impl Client {
         serde_json::from_slice(&answer).with_context(|| format!("{}{path} did not answer with JSON", self.server()))
     }
 
-    fn build(&self, method: Method, path: &str, headers: &HeaderMap, body: Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn build(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
         let prefix = self.server.path().trim_end_matches('/');
         let host = match self.server.port() {
             Some(port) => format!("{}:{port}", self.host),

@@ -49,7 +49,9 @@ enum Action {
 fn position(text: &str) -> Result<Value, String> {
     match text {
         "earliest" | "latest" => Ok(Value::from(text)),
-        number => number.parse::<u64>().map(Value::from).map_err(|_| "is neither earliest, latest nor an offset".to_owned()),
+        number => {
+            number.parse::<u64>().map(Value::from).map_err(|_| "is neither earliest, latest nor an offset".to_owned())
+        }
     }
 }
 

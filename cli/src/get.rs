@@ -78,12 +78,8 @@ fn brokers(items: &[Value]) -> Table {
     let mut table = Table::new(&["BROKER", "ACCEPTED", "KEPT", "SIZE", "CONSUMER", "PENDING", "DELIVERED", "DROPPED"]);
     for broker in items {
         let kept = number(broker, "next_offset").saturating_sub(number(broker, "first_offset"));
-        let head = [
-            name(broker),
-            number(broker, "accepted").to_string(),
-            kept.to_string(),
-            output::size(number(broker, "bytes")),
-        ];
+        let head =
+            [name(broker), number(broker, "accepted").to_string(), kept.to_string(), output::size(number(broker, "bytes"))];
         let consumers = broker.get("consumers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         if consumers.is_empty() {
             table.row(head.to_vec());
@@ -135,7 +131,10 @@ fn agents(items: &[Value]) -> Table {
 }
 
 fn name(item: &Value) -> String {
-    match (item.get("namespace").and_then(Value::as_str), item.get("name").or_else(|| item.get("id")).and_then(Value::as_str)) {
+    match (
+        item.get("namespace").and_then(Value::as_str),
+        item.get("name").or_else(|| item.get("id")).and_then(Value::as_str),
+    ) {
         (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
         (None, Some(name)) => name.to_owned(),
         _ => String::new(),

@@ -85,7 +85,10 @@ pub(crate) struct SendArgs {
 }
 
 fn parallel(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| (1..=MAX_PARALLEL).contains(n)).ok_or_else(|| format!("is not a number from 1 to {MAX_PARALLEL}"))
+    text.parse()
+        .ok()
+        .filter(|n| (1..=MAX_PARALLEL).contains(n))
+        .ok_or_else(|| format!("is not a number from 1 to {MAX_PARALLEL}"))
 }
 
 pub(crate) async fn run(server: &ServerArgs, args: SendArgs) -> anyhow::Result<()> {
@@ -225,7 +228,8 @@ fn template(args: &SendArgs, data: Option<Bytes>) -> anyhow::Result<Event> {
         builder = builder.attribute("dataschema", Value::Uri(schema.clone()));
     }
     for extension in &args.extensions {
-        let (name, value) = extension.split_once('=').with_context(|| format!("--extension {extension}: is not NAME=VALUE"))?;
+        let (name, value) =
+            extension.split_once('=').with_context(|| format!("--extension {extension}: is not NAME=VALUE"))?;
         builder = builder.attribute(name, Value::String(value.to_owned()));
     }
     match data {

@@ -100,7 +100,8 @@ pub(crate) async fn run(server: &ServerArgs, args: TailArgs) -> anyhow::Result<(
             _ = &mut interrupt => return Ok(()),
         };
         let Some(frame) = frame else { break };
-        let frame = frame.with_context(|| format!("the connection to {} broke; `--from` goes on from an offset", client.server()))?;
+        let frame = frame
+            .with_context(|| format!("the connection to {} broke; `--from` goes on from an offset", client.server()))?;
         let Ok(data) = frame.into_data() else { continue };
         pending.extend_from_slice(&data);
         let mut out = Vec::new();
@@ -148,8 +149,9 @@ impl Printer {
             out.push(b'\n');
             return Ok(());
         }
-        let parsed: Line<'_> = serde_json::from_slice(line)
-            .with_context(|| format!("the server sent a line that is no event: {}", output::printable(&String::from_utf8_lossy(line))))?;
+        let parsed: Line<'_> = serde_json::from_slice(line).with_context(|| {
+            format!("the server sent a line that is no event: {}", output::printable(&String::from_utf8_lossy(line)))
+        })?;
         let data = data(&parsed.event)?;
         if self.format == Format::Raw {
             out.extend_from_slice(&data);
@@ -196,7 +198,8 @@ fn data(event: &BTreeMap<String, &RawValue>) -> anyhow::Result<Vec<u8>> {
     }
     let Some(raw) = event.get("data") else { return Ok(Vec::new()) };
     let media = event.get("datacontenttype").and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-    let essence = media.as_deref().unwrap_or("application/json").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence =
+        media.as_deref().unwrap_or("application/json").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let json = essence.ends_with("/json") || essence.ends_with("+json");
     match serde_json::from_str::<String>(raw.get()) {
         Ok(text) if !json => Ok(text.into_bytes()),
