@@ -288,3 +288,110 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 fn put<T: serde::Serialize>(out: &mut Vec<u8>, value: &T) {
     serde_cbor::to_writer(out, value).expect("a scalar can be written to memory");
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::arbitrary::{event, same};
+
+    fn read(bytes: &[u8]) -> Result<Event, EventError> {
+        decode(&Bytes::copy_from_slice(bytes), &Limits::default())
+    }
+
+    /// A map of the required attributes and `more` members, given as raw CBOR.
+    fn with(more: &[&[u8]]) -> Result<Event, EventError> {
+        let mut bytes = Vec::new();
+        put_head(&mut bytes, MAP, 4 + more.len() as u64);
+        for text in ["specversion", "1.0", "id", "1", "source", "/s", "type", "t"] {
+            put(&mut bytes, &text);
+        }
+        more.iter().for_each(|member| bytes.extend_from_slice(member));
+        read(&bytes)
+    }
+
+    #[test]
+    fn attributes_have_the_types_of_the_schema() {
+        let event = with(&[
+            b"\x61n\x26",
+            b"\x61b\xf5",
+            b"\x61y\x42\x00\xff",
+            b"\x61u\xd8\x20\x65urn:x",
+            b"\x61r\xd8\x20\x62/x",
+            b"\x61z\xf6",
+        ])
+        .expect("valid");
+        assert_eq!(event.get("n"), Some(&Value::Integer(-7)));
+        assert_eq!(event.get("b"), Some(&Value::Boolean(true)));
+        assert_eq!(event.get("y"), Some(&Value::Binary(Bytes::from_static(b"\0\xff"))));
+        assert_eq!(event.get("u"), Some(&Value::Uri("urn:x".to_owned())));
+        assert_eq!(event.get("r"), Some(&Value::UriRef("/x".to_owned())));
+        assert_eq!(event.get("z"), None);
+    }
+
+    #[test]
+    fn cbor_data_keeps_its_very_bytes() {
+        // {"b": 1.5 as half float, "a": [1, 2] without stated length}
+        let item = b"\xa2\x61b\xf9\x3e\x00\x61a\x9f\x01\x02\xff";
+        let event = with(&[&[b"\x64data", &item[..]].concat()]).expect("valid");
+        assert_eq!(
+            (event.datacontenttype(), event.data().map(|data| &data[..])),
+            (Some("application/cbor"), Some(&item[..]))
+        );
+        assert_eq!(read(&encode(&event)), Ok(event));
+    }
+
+    #[test]
+    fn other_data_is_the_content_of_a_string() {
+        let content_type: &[u8] = b"\x6fdatacontenttype\x6atext/plain";
+        let data = |item: &[u8]| with(&[content_type, &[b"\x64data", item].concat()]).map(|event| event.data().cloned());
+        assert_eq!(data(b"\x63abc"), Ok(Some(Bytes::from_static(b"abc"))));
+        assert_eq!(data(b"\x7f\x61a\x62bc\xff"), Ok(Some(Bytes::from_static(b"abc"))));
+        assert_eq!(data(b"\x43\x00\x01\x02"), Ok(Some(Bytes::from_static(b"\0\x01\x02"))));
+        assert_eq!(data(b"\x40"), Ok(Some(Bytes::new())));
+        assert_eq!(data(b"\xf6"), Ok(None));
+        assert!(matches!(data(b"\xa0"), Err(EventError::Data { .. })));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_by_name() {
+        assert_eq!(with(&[b"\x61n\x1a\x80\x00\x00\x00"]), Err(EventError::value("n", ValueError::Integer)));
+        assert!(matches!(with(&[b"\x61n\xfb\x3f\xf0\x00\x00\x00\x00\x00\x00"]), Err(EventError::Value { .. })));
+        assert!(matches!(with(&[b"\x61n\x80"]), Err(EventError::Value { .. })));
+        assert_eq!(with(&[b"\x61n\x01", b"\x61n\x02"]), Err(EventError::duplicate("n")));
+        assert_eq!(read(b"\xa0"), Err(EventError::Missing { attribute: "specversion" }));
+        for bytes in [
+            &b""[..],
+            b"\x80",
+            b"\xa1\x01\x02",
+            b"\xbf",
+            b"\xa0\x00",
+            b"\xbb\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\xa1\x61a\x1c",
+        ] {
+            assert!(matches!(read(bytes), Err(EventError::Malformed { .. })), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_and_large_lengths_are_refused_without_harm() {
+        let deep = [&b"\xa1\x64data"[..], &[0x81; 100_000], b"\x00"].concat();
+        assert!(matches!(read(&deep), Err(EventError::Malformed { .. })));
+        assert!(matches!(read(b"\xa1\x64data\x9b\x00\x00\xff\xff\xff\xff\xff\xff"), Err(EventError::Malformed { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn events_survive(event in event()) {
+            let again = read(&encode(&event)).expect("an event");
+            prop_assert!(same(&again, &event), "{again:?}");
+        }
+
+        #[test]
+        fn any_bytes_give_an_event_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = read(&bytes);
+            let _ = with(&[&bytes]);
+        }
+    }
+}

@@ -157,3 +157,122 @@ fn decode_binary(
     }
     Event::from_attributes(attributes, Some(body).filter(|body| !body.is_empty()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::arbitrary::{as_text, event, same};
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("valid"));
+        }
+        headers
+    }
+
+    fn read(more: &[(&'static str, &str)], body: &'static str) -> Result<Event, EventError> {
+        let required = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+        match decode(&headers(&[&required, more].concat()), Bytes::from_static(body.as_bytes()), &Limits::default())? {
+            Decoded::One(event) => Ok(event),
+            Decoded::Batch(_) => panic!("not a batch"),
+        }
+    }
+
+    #[test]
+    fn binary_mode_reads_percent_encoded_quoted_and_raw_values() {
+        for value in ["Euro%20%E2%82%AC", "\"Euro €\"", "Euro €", "Euro%20€"] {
+            assert_eq!(read(&[("ce-x", value)], "").expect("valid").get("x"), Some(&Value::from("Euro €")), "{value}");
+        }
+        assert_eq!(read(&[("ce-x", "%C0%A0")], ""), Err(EventError::value("x", ValueError::Utf8)));
+        assert_eq!(read(&[("ce-x", "50%")], "").expect("valid").get("x"), Some(&Value::from("50%")));
+        assert_eq!(read(&[("ce-x", "%00")], ""), Err(EventError::value("x", ValueError::Character { code: 0 })));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_by_name() {
+        assert_eq!(read(&[("ce-id", "2")], ""), Err(EventError::duplicate("id")));
+        assert_eq!(read(&[("ce-a-b", "2")], ""), Err(EventError::name("a-b")));
+        assert_eq!(read(&[("ce-data", "2")], ""), Err(EventError::name("data")));
+        assert_eq!(
+            read(&[("ce-datacontenttype", "a/b"), ("content-type", "a/c")], ""),
+            Err(EventError::duplicate("datacontenttype"))
+        );
+        assert!(read(&[("ce-datacontenttype", "a/b"), ("content-type", "a/b")], "").is_ok());
+        let decoded = |list: &[(&'static str, &str)]| decode(&headers(list), Bytes::from_static(b"{}"), &Limits::default());
+        assert_eq!(decoded(&[("content-type", "application/json")]), Err(EventError::NotAnEvent));
+        assert_eq!(decoded(&[("ce-id", "1")]), Err(EventError::Missing { attribute: "specversion" }));
+        assert_eq!(decoded(&[("ce-specversion", "0.3"), ("ce-id", "1")]), Err(EventError::version("0.3")));
+        assert_eq!(decoded(&[("ce-specversion", "1.0"), ("ce-id", "")]), Err(EventError::value("id", ValueError::Empty)));
+        let unknown = decoded(&[("content-type", "application/cloudevents+avro")]).expect_err("refused");
+        assert_eq!(unknown.kind(), crate::event::ErrorKind::UnsupportedFormat);
+    }
+
+    #[test]
+    fn a_batch_is_read_whole_or_not_at_all() {
+        let batch = headers(&[("content-type", "application/cloudevents-batch+json")]);
+        let good = "[{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"t\",\"data\":1.10}]";
+        let decoded = decode(&batch, Bytes::from_static(good.as_bytes()), &Limits::default());
+        assert!(matches!(decoded, Ok(Decoded::Batch(events)) if events.len() == 1));
+        assert_eq!(decode(&batch, Bytes::from_static(b"[]"), &Limits::default()), Ok(Decoded::Batch(Vec::new())));
+        assert!(decode(&batch, Bytes::from_static(b"[{}]"), &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn a_reply_is_an_event_nothing_or_malformed() {
+        let reply = |list: &[(&'static str, &str)], body: &'static str| {
+            decode_reply(&headers(list), Bytes::from_static(body.as_bytes()), &Limits::default())
+        };
+        let event = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+        assert_eq!(reply(&[("content-type", "text/plain")], ""), Ok(None));
+        assert!(matches!(reply(&event, ""), Ok(Some(_))));
+        assert_eq!(reply(&[], "thanks"), Err(EventError::NotAnEvent));
+        assert!(reply(&[("content-type", "application/cloudevents+json")], "").is_err());
+        assert!(reply(&[("content-type", "application/cloudevents-batch+json")], "[]").is_err());
+    }
+
+    #[test]
+    fn delivery_is_structured_only_where_a_header_would_need_escapes() {
+        let plain =
+            Event::builder().id("1").source("/s").ty("t").data("text/plain; charset=utf-8", "x").build().expect("valid");
+        assert!(deliver(&plain).0.contains_key("ce-id"));
+        for subject in ["a b", "50%", "é", "\"q\""] {
+            let mut event = plain.clone();
+            event.set("subject", Value::from(subject)).expect("valid");
+            let (headers, _) = deliver(&event);
+            assert_eq!(headers[CONTENT_TYPE], "application/cloudevents+json; charset=utf-8", "{subject}");
+            assert!(!headers.contains_key("ce-id"));
+        }
+        let mut nested = plain;
+        nested.set("datacontenttype", Value::from("application/cloudevents+json")).expect("valid");
+        assert!(!deliver(&nested).0.contains_key("ce-id"));
+    }
+
+    proptest! {
+        #[test]
+        fn events_survive_binary_mode_with_attributes_as_text(event in event()) {
+            let (headers, body) = binary(&event);
+            prop_assert!(!headers.contains_key("ce-datacontenttype"));
+            let Ok(Decoded::One(again)) = decode(&headers, body, &Limits::default()) else { panic!("an event") };
+            prop_assert!(same(&again, &as_text(&event)), "{again:?}");
+        }
+
+        #[test]
+        fn events_survive_delivery(event in event()) {
+            let (headers, body) = deliver(&event);
+            let again = decode_reply(&headers, body, &Limits::default()).expect("valid").expect("an event");
+            prop_assert!(same(&as_text(&again), &as_text(&event)), "{again:?}");
+        }
+
+        #[test]
+        fn events_survive_structured_and_batched_mode(events in prop::collection::vec(event(), 1..3)) {
+            let (headers, body) = batch(&events);
+            let Ok(Decoded::Batch(again)) = decode(&headers, body, &Limits::default()) else { panic!("a batch") };
+            let (headers, body) = structured(&events[0]);
+            prop_assert_eq!(decode(&headers, body, &Limits::default()), Ok(Decoded::One(again[0].clone())));
+            prop_assert!(same(&as_text(&again[0]), &as_text(&events[0])));
+        }
+    }
+}

@@ -225,6 +225,8 @@ pub(super) struct Writer {
     /// After a failure: when control records are tried again, and spares made.
     retry_at: Option<Instant>,
     maintain_at: Instant,
+    /// The files as they were when their bytes were last added up.
+    counted: Option<(u64, usize, Offset)>,
 }
 
 /// What the writer took from [`Pending`] for one commit.
@@ -236,7 +238,7 @@ struct Taken {
 
 impl Writer {
     pub(super) fn new(log: Log, shared: Arc<Shared>) -> Self {
-        Self { log, shared, retry_at: None, maintain_at: Instant::now() + MAINTAIN_EVERY }
+        Self { log, shared, retry_at: None, maintain_at: Instant::now() + MAINTAIN_EVERY, counted: None }
     }
 
     pub(super) fn run(mut self) {
@@ -280,12 +282,16 @@ impl Writer {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let view = lock(&self.log.view);
-        let next = view.state.next;
+        let (next, first) = (view.state.next, view.state.first);
         self.shared.fact_bytes.store(view.state.fact_bytes, Ordering::Relaxed);
         drop(view);
-        self.shared.bytes.store(self.log.bytes(), Ordering::Relaxed);
+        let files = Some((self.log.seq, self.log.spares.len(), first));
+        if self.counted != files {
+            self.counted = files;
+            self.shared.bytes.store(self.log.bytes(), Ordering::Relaxed);
+        }
         self.shared.epoch.store(self.log.epoch.0, Ordering::Relaxed);
         self.shared.durable.send_if_modified(|durable| std::mem::replace(durable, next) != next);
     }
@@ -315,7 +321,7 @@ impl Writer {
                     warn!(dir = %self.log.dir, error = %e, "could not make a spare segment");
                     self.retry_at = Some(now + RETRY_SPARE);
                 }
-                self.shared.bytes.store(self.log.bytes(), Ordering::Relaxed);
+                self.publish();
                 pending = shared.lock();
                 continue;
             }

@@ -1,0 +1,477 @@
+//! What all connections of a listener share: sessions, subscriptions, routes, counters.
+//!
+//! Locks are taken one at a time, but for a session's state under the table of sessions, and never held over an await.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use godwit_mesh::clock::Clock;
+use godwit_mesh::door::Credentials;
+use godwit_mesh::event::{MqttPublish, encode_publish};
+use godwit_mesh::journal::Refused;
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::fanout::{Delivery, Message, Queue};
+use super::limits::Limits;
+use super::packet::Version;
+use super::packet::connect::Will;
+use super::packet::publish::Publish;
+use super::qos2::{self, Handshakes};
+use super::routes::Routes;
+use super::session::{Link, Order, Session};
+use super::status::Counters;
+use super::subscriptions::{Options, Subscriptions};
+
+/// How often a will is tried again when the journal is busy, and how long.
+const WILL_TRIES: u32 = 50;
+const WILL_PAUSE: Duration = Duration::from_millis(100);
+
+/// The shared state.
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) limits: Limits,
+    pub(super) clock: Clock,
+    pub(super) routes: Routes,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) counters: Counters,
+    /// Open TCP connections.
+    pub(super) open: AtomicUsize,
+    sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    subscriptions: Mutex<Subscriptions>,
+    subscribed: AtomicUsize,
+}
+
+/// A connection's hold on its session. Letting go of it without [`Seat::leave`] ends the hold too.
+#[derive(Debug)]
+pub(super) struct Seat {
+    hub: Arc<Hub>,
+    pub(super) session: Arc<Session>,
+    /// The session was here before: what CONNACK says.
+    pub(super) present: bool,
+    /// Open hand-shakes, while the connection has them.
+    pub(super) handshakes: Handshakes,
+    pub(super) expiry_seconds: u32,
+    pub(super) will: Option<Box<Will>>,
+    left: bool,
+}
+
+/// Why a client did not get a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoSeat {
+    /// There are too many sessions.
+    TooMany,
+    /// The journal could not forget the session that was to be cleaned.
+    Journal,
+}
+
+/// What [`Hub::sweep`] found.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) wills: Vec<(Arc<Session>, Box<Will>)>,
+    pub(super) expired: Vec<Arc<Session>>,
+}
+
+/// Who wants a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) client_id: &'a str,
+    pub(super) clean: bool,
+    pub(super) expiry_seconds: u32,
+    pub(super) version: Version,
+    pub(super) peer: SocketAddr,
+}
+
+impl Hub {
+    pub(super) fn new(limits: Limits, clock: Clock, routes: Routes, credentials: Option<Credentials>) -> Self {
+        let hub = Self {
+            limits,
+            clock,
+            routes,
+            credentials,
+            counters: Counters::default(),
+            open: AtomicUsize::new(0),
+            sessions: Mutex::default(),
+            subscriptions: Mutex::default(),
+            subscribed: AtomicUsize::new(0),
+        };
+        hub.restore();
+        hub
+    }
+
+    /// Makes the sessions that have hand-shakes open since before the last stop.
+    fn restore(&self) {
+        let mut sessions = self.sessions();
+        for (client_id, known) in qos2::load(self.routes.journals()) {
+            let session = Session::new(&client_id);
+            {
+                let mut state = session.lock();
+                state.handshakes = known.handshakes;
+                state.expiry_seconds = known.session_expiry_seconds;
+                state.away_since_ms = self.clock.elapsed_ms();
+            }
+            sessions.insert(client_id.into(), session);
+        }
+    }
+
+    /// Whether there is any connection or session: then time matters.
+    pub(super) fn watches_time(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0 || !self.sessions().is_empty()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets the session of a client for a connection; waits for an earlier connection to let go of it. Cancel-safe.
+    ///
+    /// # Errors
+    /// See [`NoSeat`].
+    pub(super) async fn claim(self: &Arc<Self>, claim: Claim<'_>) -> Result<Seat, NoSeat> {
+        loop {
+            let (session, taken) = self.find_or_make(&claim)?;
+            if let Some(seat) = taken {
+                return self.enter(seat, &claim).await;
+            }
+            let mut released = std::pin::pin!(session.released.notified());
+            released.as_mut().enable();
+            if session.lock().link.is_some() {
+                session.order(Order::TakenOver);
+                released.await;
+            }
+        }
+    }
+
+    fn find_or_make(self: &Arc<Self>, claim: &Claim<'_>) -> Result<(Arc<Session>, Option<Seat>), NoSeat> {
+        let mut sessions = self.sessions();
+        let (session, present) = match sessions.get(claim.client_id) {
+            Some(session) => (Arc::clone(session), true),
+            None if sessions.len() >= self.limits.max_sessions => return Err(NoSeat::TooMany),
+            None => {
+                let session = Session::new(claim.client_id);
+                sessions.insert(claim.client_id.into(), Arc::clone(&session));
+                (session, false)
+            }
+        };
+        let mut state = session.lock();
+        if state.link.is_some() {
+            drop(state);
+            return Ok((session, None));
+        }
+        state.link = Some(Link {
+            version: claim.version,
+            peer: claim.peer,
+            since_ms: self.clock.elapsed_ms(),
+            waker: None,
+            order: None,
+        });
+        let seat = Seat {
+            hub: Arc::clone(self),
+            session: Arc::clone(&session),
+            present,
+            handshakes: std::mem::take(&mut state.handshakes),
+            expiry_seconds: state.expiry_seconds,
+            will: None,
+            left: false,
+        };
+        drop(state);
+        Ok((session, Some(seat)))
+    }
+
+    /// Begins the connection's time: a clean start forgets what was, durably.
+    async fn enter(&self, mut seat: Seat, claim: &Claim<'_>) -> Result<Seat, NoSeat> {
+        if claim.clean && seat.present {
+            self.unsubscribe_all(&seat.session);
+            let will = seat.session.lock().will.take();
+            if let Some((_, will)) = will {
+                // The session that it belongs to ends here.
+                self.publish_will(&seat.session, &will).await;
+            }
+            self.forget_durably(&mut seat).await?;
+            seat.present = false;
+        }
+        // Back before its delay was over: the will is not sent.
+        seat.session.lock().will = None;
+        seat.expiry_seconds = claim.expiry_seconds;
+        Ok(seat)
+    }
+
+    async fn forget_durably(&self, seat: &mut Seat) -> Result<(), NoSeat> {
+        let failed = |refused: Refused| {
+            warn!(client = &*seat.session.client_id, %refused, "hand-shakes of an ended session stay in the journal");
+            NoSeat::Journal
+        };
+        let receipts = qos2::forget(&seat.session.client_id, &seat.handshakes).map_err(failed)?;
+        for receipt in receipts {
+            receipt.await.map_err(failed)?;
+        }
+        seat.handshakes.clear();
+        Ok(())
+    }
+
+    /// Ends a session that has expired, unless its client has come back in the meantime.
+    pub(super) async fn expire(self: &Arc<Self>, session: &Arc<Session>) {
+        let claim = Claim {
+            client_id: &session.client_id,
+            clean: false,
+            expiry_seconds: 0,
+            version: Version::V4,
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        if let Ok((found, Some(mut seat))) = self.find_or_make(&claim) {
+            if Arc::ptr_eq(&found, session) {
+                seat.expiry_seconds = 0;
+            }
+            seat.leave().await;
+        }
+    }
+
+    pub(super) fn subscribe(&self, session: &Arc<Session>, filter: &str, options: Options) -> bool {
+        {
+            let mut state = session.lock();
+            let known = state.filters.iter().any(|held| **held == *filter);
+            if !known && state.filters.len() >= self.limits.max_subscriptions {
+                return false;
+            }
+            if !known {
+                state.filters.push(filter.into());
+            }
+        }
+        let mut subscriptions = self.subscriptions();
+        subscriptions.insert(filter, session, options);
+        self.subscribed.store(subscriptions.len(), Ordering::Relaxed);
+        true
+    }
+
+    pub(super) fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> bool {
+        session.lock().filters.retain(|held| **held != *filter);
+        let mut subscriptions = self.subscriptions();
+        let removed = subscriptions.remove(filter, session);
+        self.subscribed.store(subscriptions.len(), Ordering::Relaxed);
+        removed
+    }
+
+    fn unsubscribe_all(&self, session: &Arc<Session>) {
+        let filters = std::mem::take(&mut session.lock().filters);
+        if filters.is_empty() {
+            return;
+        }
+        let mut subscriptions = self.subscriptions();
+        for filter in &filters {
+            subscriptions.remove(filter, session);
+        }
+        self.subscribed.store(subscriptions.len(), Ordering::Relaxed);
+    }
+
+    /// Whether anybody has subscribed to anything.
+    #[inline]
+    pub(super) fn has_subscribers(&self) -> bool {
+        self.subscribed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether anybody has subscribed to this topic.
+    pub(super) fn has_subscriber_of(&self, topic: &str) -> bool {
+        self.has_subscribers() && !self.subscriptions().matches(topic, None).is_empty()
+    }
+
+    /// Gives messages to their subscribers.
+    pub(super) fn dispatch(&self, publisher: &Arc<Session>, messages: Vec<Arc<Message>>) {
+        for message in messages {
+            let matches = self.subscriptions().matches(message.topic(), Some(publisher));
+            for found in matches {
+                let delivery = Delivery {
+                    qos: found.qos.min(message.qos),
+                    retain: message.retain && found.retain_as_published,
+                    subscription_ids: found.identifiers.into(),
+                    message: Arc::clone(&message),
+                };
+                if !found.session.deliver(delivery, &self.limits) {
+                    self.counters.dropped_deliveries.add(1);
+                }
+            }
+        }
+    }
+
+    /// Publishes a will: as an event, and to live subscribers. Waits for a busy journal for some seconds.
+    pub(super) async fn publish_will(&self, session: &Arc<Session>, will: &Will) {
+        let route = if will.topic.starts_with('$') { None } else { self.routes.of(&will.topic) };
+        if let Some((_, journal)) = route {
+            let record = MqttPublish {
+                client_id: &session.client_id,
+                topic: &will.topic,
+                qos: will.qos,
+                retain: will.retain,
+                packet_id: 0,
+                v5: !will.properties.is_empty(),
+                properties: &will.properties,
+                payload: &will.payload,
+            };
+            let mut stored = Err(Refused::Busy);
+            for _ in 0..WILL_TRIES {
+                let arrival_ms = self.clock.wall_ms();
+                stored = match journal.append(|append| append.event(|out| encode_publish(out, &record, arrival_ms))) {
+                    Ok(receipt) => receipt.await.map(|_| ()),
+                    Err(refused) => Err(refused),
+                };
+                if stored != Err(Refused::Busy) {
+                    break;
+                }
+                tokio::time::sleep(WILL_PAUSE).await;
+            }
+            if let Err(refused) = stored {
+                warn!(client = &*session.client_id, topic = will.topic, %refused, "a will could not be stored");
+                self.count_refusal(&refused, 1);
+                return;
+            }
+        }
+        self.counters.wills.add(1);
+        let now_ms = self.clock.elapsed_ms();
+        let message = Message::from_parts(&will.topic, &will.payload, &will.properties, will.qos, will.retain, now_ms);
+        self.dispatch(session, vec![Arc::new(message)]);
+    }
+
+    pub(super) fn count_publish(&self, publish: &Publish<'_>) {
+        if let Some(counter) = self.counters.publishes.get(usize::from(publish.qos)) {
+            counter.add(1);
+        }
+        let bytes = publish.topic.len() + publish.properties.len() + publish.payload.len();
+        self.counters.publish_bytes.add(bytes as u64);
+    }
+
+    pub(super) fn count_refusal(&self, refused: &Refused, publishes: usize) {
+        let counter = match refused {
+            Refused::Full => &self.counters.refused_full,
+            Refused::DiskFull => &self.counters.refused_disk_full,
+            Refused::TooLarge { .. } => &self.counters.refused_too_large,
+            Refused::Busy | Refused::Disk(_) | Refused::Closed => &self.counters.refused_disk,
+        };
+        counter.add(publishes as u64);
+    }
+
+    /// Tells every connection to go.
+    pub(super) fn order_all(&self, order: Order) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in sessions {
+            session.order(order);
+        }
+    }
+
+    /// What has to be done as time passes: wakes connections whose deadline has passed, and answers the wills that are due and
+    /// the sessions that have expired.
+    pub(super) fn sweep(&self) -> Due {
+        let now_ms = self.clock.elapsed_ms();
+        let mut due = Due::default();
+        for session in self.sessions().values() {
+            session.wake_if_due(now_ms);
+            let mut state = session.lock();
+            if state.link.is_some() {
+                continue;
+            }
+            let expires = state.away_since_ms.saturating_add(u64::from(state.expiry_seconds) * 1000);
+            let expired = expires <= now_ms;
+            if state.will.as_ref().is_some_and(|(at, _)| expired || *at <= now_ms) {
+                due.wills.extend(state.will.take().map(|(_, will)| (Arc::clone(session), will)));
+            }
+            if expired {
+                due.expired.push(Arc::clone(session));
+            }
+        }
+        due
+    }
+
+    /// The listener as `/status` shows it.
+    pub(super) fn status(&self) -> Value {
+        let now_ms = self.clock.elapsed_ms();
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let sessions: Vec<Value> = sessions
+            .iter()
+            .map(|session| {
+                let state = session.lock();
+                let mut shown = json!({
+                    "client_id": session.client_id,
+                    "connected": state.link.is_some(),
+                    "subscriptions": state.filters.len(),
+                    "queued": state.queue.len(),
+                });
+                if let (Value::Object(shown), Some(link)) = (&mut shown, &state.link) {
+                    shown.insert("version".to_owned(), link.version.name().into());
+                    shown.insert("peer".to_owned(), link.peer.to_string().into());
+                    shown.insert("connected_seconds".to_owned(), (now_ms.saturating_sub(link.since_ms) / 1000).into());
+                }
+                shown
+            })
+            .collect();
+        json!({
+            "connections": self.open.load(Ordering::Relaxed),
+            "subscriptions": self.subscribed.load(Ordering::Relaxed),
+            "counters": self.counters.to_json(),
+            "sessions": sessions,
+        })
+    }
+}
+
+impl Seat {
+    /// Lets go of the session: it ends, or waits for the client to come back. The will is sent now, later, or (`None` in
+    /// `will`) not at all.
+    pub(super) async fn leave(mut self) {
+        let will = self.will.take();
+        let mut now = None;
+        if let Some(will) = will {
+            let wait_seconds = will.delay_seconds.min(self.expiry_seconds);
+            if wait_seconds == 0 {
+                now = Some(will);
+            } else {
+                let due_ms = self.hub.clock.elapsed_ms().saturating_add(u64::from(wait_seconds) * 1000);
+                self.session.lock().will = Some((due_ms, will));
+            }
+        }
+        let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
+        if self.expiry_seconds == 0 && !self.handshakes.is_empty() {
+            // Durable before: the client id is free for a new session, whose hand-shakes may have the same packet ids. What
+            // cannot be forgotten is met again after the next start, and expires once more.
+            let _ = hub.forget_durably(&mut self).await;
+        }
+        self.let_go();
+        drop(self);
+        if let Some(will) = now {
+            hub.publish_will(&session, &will).await;
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.left = true;
+        let ends = self.expiry_seconds == 0;
+        if ends {
+            self.hub.unsubscribe_all(&self.session);
+        }
+        {
+            let mut sessions = self.hub.sessions();
+            let mut state = self.session.lock();
+            state.link = None;
+            state.queue = Queue::default();
+            state.expiry_seconds = self.expiry_seconds;
+            state.away_since_ms = self.hub.clock.elapsed_ms();
+            state.handshakes = std::mem::take(&mut self.handshakes);
+            if ends {
+                sessions.remove(&self.session.client_id);
+            }
+        }
+        self.session.deadline_ms.store(u64::MAX, Ordering::Relaxed);
+        self.session.released.notify_waiters();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.left {
+            self.let_go();
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The agent's own MQTT listener: 3.1.1 and 5.0, for clients nobody here wrote.
+//!
+//! The files stand in the order in which a publish meets them: a [`listener`] accepts, a [`handshake`] lets a client in, a
+//! [`connection`] reads its packets ([`packet`]), [`publish`] appends them to the journal that [`routes`] names and
+//! acknowledges ([`acks`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
+//! what connections share, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
+//!
+//! PUBACK and PUBREC leave only after the event is on disk, in the order in which the publishes came. Subscriptions are live
+//! only: what a client missed while it was away is not kept, and nothing is retained. Persistent sessions are to read the
+//! journal, whose records hold all that a subscriber must get.
+
+mod acks;
+mod connection;
+mod fanout;
+mod handshake;
+mod hub;
+mod limits;
+mod listener;
+mod packet;
+mod publish;
+mod qos2;
+mod rate;
+mod routes;
+mod session;
+mod status;
+mod subscriptions;
+mod transport;
+
+pub use limits::Limits;
+pub use listener::{Handle, ListenError, Listener, Settings};
+pub use routes::{Choose, Routes};
+pub use status::{Counter, Counters, Metric};

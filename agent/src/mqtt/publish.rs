@@ -1,0 +1,512 @@
+//! From PUBLISH packets to the journal, and from the journal's receipts to acknowledgements.
+//!
+//! All publishes of one read that go to the same journal are one append. What the append needs is checked before, so that
+//! nothing has happened yet when the journal says that it is busy: the bytes then stay where they are and are looked at again.
+//!
+//! Invariants: an acknowledgement leaves only after its receipt said "durable"; acknowledgements leave in the order in which the
+//! packets came; a QoS 2 packet id is in `handshakes` from its append until its PUBREL is durable.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use godwit_mesh::event::{MqttPublish, encode_publish};
+use godwit_mesh::journal::{Journal, Receipt, Refused};
+use rumqttd::protocol::{Packet, PubAckReason, PubRecReason};
+
+use super::acks::{Ack, AckKind, Acks, Outcome, Run};
+use super::fanout::Message;
+use super::hub::Hub;
+use super::packet::frame::{Frame, kind};
+use super::packet::publish::Publish;
+use super::packet::{Fault, Version, control, reason};
+use super::qos2::{self, Handshakes, Open};
+use super::rate::Rate;
+use super::session::Session;
+
+/// Why no more of what has come can be looked at now.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// The journal has too much to write: wait for room.
+    Room(Journal),
+    /// The client's publish rate is used up for so many milliseconds.
+    Rate(u64),
+}
+
+/// Where [`Inbound::take`] stopped.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The rest is no whole packet.
+    End,
+    /// The next packet is not a publish's.
+    Other,
+    /// Not now.
+    Held(Hold),
+    /// The peer broke a rule.
+    Fault(Fault),
+}
+
+/// What [`Inbound::settle`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// All that is known has been written.
+    Done,
+    /// The journal refused the oldest publishes of a 3.1.1 client, who cannot be told: try them again later.
+    TryAgain,
+}
+
+/// A topic name: in the packet, or remembered for an alias.
+#[derive(Debug)]
+enum Topic<'a> {
+    InPacket(&'a str),
+    Remembered(Arc<str>),
+}
+
+impl Topic<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::InPacket(name) => name,
+            Self::Remembered(name) => name,
+        }
+    }
+}
+
+/// Publishes of one read that go to one journal.
+#[derive(Debug, Default)]
+struct Batch<'a> {
+    route: usize,
+    publishes: Vec<(Publish<'a>, Topic<'a>)>,
+    /// How many of them want an acknowledgement.
+    wanting: usize,
+    /// Where its first packet begins and its last one ends.
+    start: usize,
+    end: usize,
+}
+
+/// A connection's publishing side.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    version: Version,
+    /// Whether the session outlives the connection, and how long at most: then hand-shakes are kept in the journal.
+    expiry_seconds: u32,
+    acks: Acks,
+    pub(super) handshakes: Handshakes,
+    aliases: Option<Box<HashMap<u16, Arc<str>>>>,
+    rate: Option<Box<Rate>>,
+}
+
+impl Inbound {
+    pub(super) fn new(version: Version, expiry_seconds: u32, handshakes: Handshakes, rate: Option<Rate>) -> Self {
+        Self { version, expiry_seconds, acks: Acks::default(), handshakes, aliases: None, rate: rate.map(Box::new) }
+    }
+
+    /// Whether everything that was appended has been settled.
+    pub(super) fn is_settled(&self) -> bool {
+        self.acks.is_empty()
+    }
+
+    /// Looks at the packets at the head of `bytes` as long as they are PUBLISH or PUBREL. Answers how many bytes are done with.
+    pub(super) fn take(&mut self, hub: &Hub, session: &Arc<Session>, bytes: &[u8]) -> (usize, Stop) {
+        let mut batch = Batch::default();
+        let mut at = 0;
+        let stop = loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let frame = match Frame::next(rest, hub.limits.max_packet_bytes) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Stop::End,
+                Err(fault) => break Stop::Fault(fault),
+            };
+            let taken = match frame.kind() {
+                kind::PUBLISH => self.take_publish(hub, session, bytes, at, &frame, &mut batch),
+                kind::PUBREL => match self.flush(hub, session, bytes, &mut batch) {
+                    Ok(()) => self.take_pubrel(session, &frame),
+                    Err(hold) => Err(Stop::Held(hold)),
+                },
+                _ => break Stop::Other,
+            };
+            match taken {
+                Ok(()) => at += frame.whole.len(),
+                Err(stop) => break stop,
+            }
+        };
+        let start = if batch.publishes.is_empty() { at } else { batch.start };
+        match self.flush(hub, session, bytes, &mut batch) {
+            Ok(()) => (at, stop),
+            // Whatever stopped us stands behind the batch and will be met again.
+            Err(hold) => (start, Stop::Held(hold)),
+        }
+    }
+
+    fn take_publish<'a>(
+        &mut self,
+        hub: &Hub,
+        session: &Arc<Session>,
+        bytes: &'a [u8],
+        at: usize,
+        frame: &Frame<'a>,
+        batch: &mut Batch<'a>,
+    ) -> Result<(), Stop> {
+        let publish = Publish::read(frame, self.version, &hub.limits).map_err(Stop::Fault)?;
+        if let Some(rate) = &mut self.rate
+            && let Some(wait_ms) = rate.wait_ms(batch.publishes.len(), hub.clock.elapsed_ms())
+        {
+            return Err(Stop::Held(Hold::Rate(wait_ms)));
+        }
+        if publish.qos == 2 {
+            let in_batch = batch.publishes.iter().any(|(p, _)| p.qos == 2 && p.packet_id == publish.packet_id);
+            if in_batch {
+                self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+            }
+            if self.handshakes.get(&publish.packet_id).is_some_and(|open| !open.releasing) {
+                self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+                hub.counters.duplicates.add(1);
+                self.acks.push_known(Ack::new(publish.packet_id, AckKind::PubrecAgain));
+                return Ok(());
+            }
+        }
+        let open = self.handshakes.len() + batch.wanting;
+        let maximum = usize::from(hub.limits.receive_maximum);
+        let exceeded = match (publish.qos, self.version) {
+            (0, _) => false,
+            (_, Version::V5) => open + self.acks.open_qos1() >= maximum,
+            // 3.1.1 has no flow control; only what we must remember for the client is bounded.
+            (qos, Version::V4) => qos == 2 && self.handshakes.len() >= maximum,
+        };
+        if exceeded {
+            let fault =
+                Fault::new(reason::RECEIVE_MAXIMUM_EXCEEDED, "more unacknowledged publishes than this listener takes");
+            return Err(Stop::Fault(fault));
+        }
+        let topic = self.topic(hub, session, bytes, &publish, batch)?;
+        let route = if topic.name().starts_with('$') { None } else { hub.routes.of(topic.name()) };
+        let Some((route, _)) = route else {
+            self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+            self.unstored(hub, &publish, topic.name());
+            return Ok(());
+        };
+        if !batch.publishes.is_empty() && batch.route != route {
+            self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+        }
+        if batch.publishes.is_empty() {
+            batch.route = route;
+            batch.start = at;
+        }
+        batch.wanting += usize::from(publish.qos > 0);
+        batch.end = at + frame.whole.len();
+        batch.publishes.push((publish, topic));
+        Ok(())
+    }
+
+    /// The topic's name, with topic aliases (5.0, 3.3.2.3.4).
+    fn topic<'a>(
+        &mut self,
+        hub: &Hub,
+        session: &Arc<Session>,
+        bytes: &'a [u8],
+        publish: &Publish<'a>,
+        batch: &mut Batch<'a>,
+    ) -> Result<Topic<'a>, Stop> {
+        let Some(alias) = publish.alias else { return Ok(Topic::InPacket(publish.topic)) };
+        if alias > hub.limits.topic_alias_maximum {
+            let fault = Fault::new(reason::TOPIC_ALIAS_INVALID, "a topic alias above the announced maximum");
+            return Err(Stop::Fault(fault));
+        }
+        let known = self.aliases.as_ref().and_then(|aliases| aliases.get(&alias));
+        if publish.topic.is_empty() {
+            let name = known.cloned().ok_or(Stop::Fault(Fault::protocol("a topic alias that was not set")))?;
+            return Ok(Topic::Remembered(name));
+        }
+        if known.is_none_or(|known| **known != *publish.topic) {
+            // If the batch were held and looked at again, its packets must find the aliases as they were.
+            self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+            self.aliases.get_or_insert_default().insert(alias, publish.topic.into());
+        }
+        Ok(Topic::InPacket(publish.topic))
+    }
+
+    /// A publish that goes into no journal: its topic begins with `$` (dropped), or no mapping wants it (live only).
+    fn unstored(&mut self, hub: &Hub, publish: &Publish<'_>, topic: &str) {
+        hub.count_publish(publish);
+        let mut code = reason::SUCCESS;
+        let mut messages = Vec::new();
+        if topic.starts_with('$') {
+            hub.counters.refused_topic.add(1);
+            code = reason::TOPIC_NAME_INVALID;
+        } else {
+            hub.counters.unrouted.add(1);
+            messages.extend(message_for_subscribers(hub, publish, topic));
+            if messages.is_empty() {
+                code = reason::NO_MATCHING_SUBSCRIBERS;
+            }
+        }
+        if publish.qos == 2 && (self.version == Version::V4 || code < 0x80) {
+            self.handshakes.insert(publish.packet_id, Open { fact_in: None, releasing: false });
+        }
+        let ack = wanted(publish).map(|ack| Ack { reason: code, ..ack });
+        let mut run = Run::plain(Outcome::Known(Ok(())), usize::from(ack.is_some()));
+        run.messages = messages;
+        if ack.is_some() || !run.messages.is_empty() {
+            self.acks.push(run, ack.into_iter());
+        }
+    }
+
+    /// Appends the batch.
+    fn flush(&mut self, hub: &Hub, session: &Arc<Session>, bytes: &[u8], batch: &mut Batch<'_>) -> Result<(), Hold> {
+        if batch.publishes.is_empty() {
+            return Ok(());
+        }
+        let Some(journal) = hub.routes.journal(batch.route) else { return Ok(()) };
+        let outcome = match self.append(hub, session, journal, &batch.publishes) {
+            Ok(receipt) => Outcome::Receipt(receipt),
+            Err(Refused::Busy) => return Err(Hold::Room(journal.clone())),
+            Err(refused) => Outcome::Known(Err(refused)),
+        };
+        let mut run = Run::plain(outcome, batch.wanting);
+        if self.version == Version::V4 && batch.wanting > 0 {
+            run.packets = bytes.get(batch.start..batch.end).unwrap_or_default().into();
+            run.journal = Some(journal.clone());
+        }
+        let has_subscribers = hub.has_subscribers();
+        for (publish, topic) in &batch.publishes {
+            hub.count_publish(publish);
+            if publish.qos == 2 {
+                let fact_in = (self.expiry_seconds > 0).then(|| journal.clone());
+                self.handshakes.insert(publish.packet_id, Open { fact_in, releasing: false });
+            }
+            if has_subscribers {
+                run.messages.extend(message_for_subscribers(hub, publish, topic.name()));
+            }
+        }
+        if let Some(rate) = &mut self.rate {
+            rate.spend(batch.publishes.len());
+        }
+        self.acks.push(run, batch.publishes.iter().filter_map(|(publish, _)| wanted(publish)));
+        batch.publishes.clear();
+        batch.wanting = 0;
+        Ok(())
+    }
+
+    fn append(
+        &self,
+        hub: &Hub,
+        session: &Session,
+        journal: &Journal,
+        publishes: &[(Publish<'_>, Topic<'_>)],
+    ) -> Result<Receipt, Refused> {
+        let arrival_ms = hub.clock.wall_ms();
+        let mut without_alias = Vec::new();
+        let mut key = Vec::new();
+        let value = qos2::value(self.expiry_seconds);
+        journal.append(|append| {
+            for (publish, topic) in publishes {
+                let record = MqttPublish {
+                    client_id: &session.client_id,
+                    topic: topic.name(),
+                    qos: publish.qos,
+                    retain: publish.retain,
+                    packet_id: publish.packet_id,
+                    v5: self.version == Version::V5,
+                    properties: publish.lasting_properties(&mut without_alias),
+                    payload: publish.payload,
+                };
+                if publish.qos == 2 && self.expiry_seconds > 0 {
+                    qos2::key(&mut key, &session.client_id, publish.packet_id);
+                    append.event_with_fact(&key, &value, |out| encode_publish(out, &record, arrival_ms));
+                } else {
+                    append.event(|out| encode_publish(out, &record, arrival_ms));
+                }
+            }
+        })
+    }
+
+    /// PUBREL: the hand-shake ends, durably before PUBCOMP says so.
+    fn take_pubrel(&mut self, session: &Session, frame: &Frame<'_>) -> Result<(), Stop> {
+        let Packet::PubRel(pubrel, _) = control::decode(frame, self.version).map_err(Stop::Fault)? else {
+            return Err(Stop::Fault(Fault::malformed("PUBREL")));
+        };
+        let Some(open) = self.handshakes.get_mut(&pubrel.pkid) else {
+            self.acks.push_known(Ack::new(pubrel.pkid, AckKind::PubcompUnknown));
+            return Ok(());
+        };
+        let ack = Ack::new(pubrel.pkid, AckKind::Pubcomp);
+        let Some(journal) = open.fact_in.as_ref().filter(|_| !open.releasing) else {
+            open.releasing = true;
+            self.acks.push_known(ack);
+            return Ok(());
+        };
+        let mut key = Vec::new();
+        qos2::key(&mut key, &session.client_id, pubrel.pkid);
+        let outcome = match journal.append(|append| append.delete(&key)) {
+            Ok(receipt) => Outcome::Receipt(receipt),
+            Err(Refused::Busy) => return Err(Stop::Held(Hold::Room(journal.clone()))),
+            Err(refused) => Outcome::Known(Err(refused)),
+        };
+        open.releasing = true;
+        self.acks.push(Run::plain(outcome, 1), std::iter::once(ack));
+        Ok(())
+    }
+
+    /// Writes the acknowledgements that are due, and gives what became durable to live subscribers.
+    ///
+    /// # Errors
+    /// When the client cannot be told of a refusal in any other way than by closing.
+    pub(super) fn settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        hub: &Hub,
+        session: &Arc<Session>,
+        out: &mut Vec<u8>,
+    ) -> Result<Settled, Fault> {
+        while let Poll::Ready(Some(outcome)) = self.acks.poll_head(cx) {
+            let refused = outcome.err();
+            if let Some(refused) = &refused
+                && self.version == Version::V4
+                && !matches!(refused, Refused::TooLarge { .. } | Refused::Closed)
+                && self.acks.head_mut().is_some_and(|run| !run.packets.is_empty())
+            {
+                return Ok(Settled::TryAgain);
+            }
+            if let Some(run) = self.pop(hub, refused.as_ref(), out)? {
+                hub.dispatch(session, run.messages);
+            }
+        }
+        Ok(Settled::Done)
+    }
+
+    /// Takes the head of the queue and writes its acknowledgements. Answers the run if it was stored.
+    fn pop(&mut self, hub: &Hub, refused: Option<&Refused>, out: &mut Vec<u8>) -> Result<Option<Run>, Fault> {
+        let (version, handshakes) = (self.version, &mut self.handshakes);
+        let mut fault = None;
+        let run = self.acks.pop(|ack| {
+            if let Some(refused) = refused {
+                if let Err(found) = write_refusal(out, version, handshakes, ack, refused) {
+                    fault.get_or_insert(found);
+                }
+                return;
+            }
+            if ack.kind == AckKind::Pubcomp && handshakes.get(&ack.packet_id).is_some_and(|open| open.releasing) {
+                handshakes.remove(&ack.packet_id);
+            }
+            write_ack(out, version, ack);
+        });
+        if let Some(refused) = refused {
+            hub.count_refusal(refused, run.as_ref().map_or(0, |run| run.count.max(1)));
+        }
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(run.filter(|_| refused.is_none())),
+        }
+    }
+
+    /// Appends the oldest run again, after [`Settled::TryAgain`]. Does nothing if the journal is busy: the run stays refused.
+    pub(super) fn try_again(&mut self, hub: &Hub, session: &Session) {
+        let Some(run) = self.acks.head_mut() else { return };
+        let (packets, journal) = (std::mem::take(&mut run.packets), run.journal.clone());
+        let Some(journal) = journal else { return };
+        let mut publishes = Vec::new();
+        let mut rest = &*packets;
+        while let Ok(Some(frame)) = Frame::next(rest, usize::MAX) {
+            if let Ok(publish) = Publish::read(&frame, self.version, &hub.limits) {
+                publishes.push((publish, Topic::InPacket(publish.topic)));
+            }
+            rest = rest.get(frame.whole.len()..).unwrap_or_default();
+        }
+        let receipt = self.append(hub, session, &journal, &publishes);
+        drop(publishes);
+        if let Some(run) = self.acks.head_mut() {
+            run.packets = packets;
+            match receipt {
+                Ok(receipt) => run.outcome = Outcome::Receipt(receipt),
+                Err(refused) => run.outcome = Outcome::Known(Err(refused)),
+            }
+        }
+    }
+
+    /// Gives up on the refused run at the head: the client has gone, and what was not acknowledged it will send again.
+    pub(super) fn give_up_head(&mut self) {
+        let handshakes = &mut self.handshakes;
+        self.acks.pop(|ack| {
+            if ack.kind == AckKind::Pubrec {
+                handshakes.remove(&ack.packet_id);
+            }
+        });
+    }
+}
+
+/// The acknowledgement that a publish wants.
+fn wanted(publish: &Publish<'_>) -> Option<Ack> {
+    match publish.qos {
+        1 => Some(Ack::new(publish.packet_id, AckKind::Puback)),
+        2 => Some(Ack::new(publish.packet_id, AckKind::Pubrec)),
+        _ => None,
+    }
+}
+
+fn message_for_subscribers(hub: &Hub, publish: &Publish<'_>, topic: &str) -> Option<Arc<Message>> {
+    if !hub.has_subscriber_of(topic) {
+        return None;
+    }
+    let mut scratch = Vec::new();
+    let properties = publish.lasting_properties(&mut scratch);
+    Some(Arc::new(Message::new(publish, topic, properties, hub.clock.elapsed_ms())))
+}
+
+/// Writes an acknowledgement. Those of success are four bytes in either version; they are the hot path.
+fn write_ack(out: &mut Vec<u8>, version: Version, ack: Ack) {
+    let [high, low] = ack.packet_id.to_be_bytes();
+    let code = if version == Version::V4 { reason::SUCCESS } else { ack.reason };
+    match (ack.kind, code) {
+        (AckKind::Puback, reason::SUCCESS) => out.extend_from_slice(&[kind::PUBACK << 4, 2, high, low]),
+        (AckKind::Puback, reason::NO_MATCHING_SUBSCRIBERS) => {
+            control::puback(out, version, ack.packet_id, PubAckReason::NoMatchingSubscribers);
+        }
+        (AckKind::Puback, _) => control::puback(out, version, ack.packet_id, PubAckReason::TopicNameInvalid),
+        (AckKind::PubrecAgain, _) | (AckKind::Pubrec, reason::SUCCESS) => {
+            out.extend_from_slice(&[kind::PUBREC << 4, 2, high, low]);
+        }
+        (AckKind::Pubrec, reason::NO_MATCHING_SUBSCRIBERS) => {
+            control::pubrec(out, version, ack.packet_id, PubRecReason::NoMatchingSubscribers);
+        }
+        (AckKind::Pubrec, _) => control::pubrec(out, version, ack.packet_id, PubRecReason::TopicNameInvalid),
+        (AckKind::Pubcomp, _) => out.extend_from_slice(&[kind::PUBCOMP << 4, 2, high, low]),
+        (AckKind::PubcompUnknown, _) => control::pubcomp(out, version, ack.packet_id, false),
+    }
+}
+
+/// Tells the client that nothing of this was stored; an error where it can only be told by closing.
+fn write_refusal(
+    out: &mut Vec<u8>,
+    version: Version,
+    handshakes: &mut Handshakes,
+    ack: Ack,
+    refused: &Refused,
+) -> Result<(), Fault> {
+    let quota = matches!(refused, Refused::Full | Refused::DiskFull | Refused::TooLarge { .. });
+    match ack.kind {
+        AckKind::PubrecAgain | AckKind::PubcompUnknown => write_ack(out, version, ack),
+        AckKind::Pubcomp => {
+            // The fact is still there: the client will release it again.
+            if let Some(open) = handshakes.get_mut(&ack.packet_id) {
+                open.releasing = false;
+            }
+            return Err(Fault::new(reason::UNSPECIFIED, "the disk failed"));
+        }
+        AckKind::Pubrec => {
+            handshakes.remove(&ack.packet_id);
+            let code = if quota { PubRecReason::QuotaExceeded } else { PubRecReason::ImplementationSpecificError };
+            if version == Version::V5 {
+                control::pubrec(out, version, ack.packet_id, code);
+            }
+        }
+        AckKind::Puback if version == Version::V5 => {
+            let code = if quota { PubAckReason::QuotaExceeded } else { PubAckReason::ImplementationSpecificError };
+            control::puback(out, version, ack.packet_id, code);
+        }
+        AckKind::Puback => {}
+    }
+    match (version, refused) {
+        (_, Refused::Closed) => Err(Fault::new(reason::SHUTTING_DOWN, "the agent is stopping")),
+        (Version::V4, _) => Err(Fault::new(reason::QUOTA_EXCEEDED, "the publish could not be stored")),
+        (Version::V5, _) => Ok(()),
+    }
+}

@@ -1,0 +1,68 @@
+//! Debian's mosquitto as the peer of benches and the test of the harness itself: everything in RAM, nothing on disk.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::lab::Lab;
+use crate::ports;
+use crate::process::{Line, Process};
+use crate::wait::{self, Seen};
+
+/// A running mosquitto.
+#[derive(Debug)]
+pub struct Mosquitto {
+    /// Its listener.
+    pub address: SocketAddr,
+    /// Its process.
+    pub process: Process,
+}
+
+impl Mosquitto {
+    /// One with nothing on disk, no log and no limits of its own on queues.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(lab: &Lab, name: &str) -> Result<Self> {
+        Self::start_at(lab, name, ports::free(), None)
+    }
+
+    /// One at `port`; with `bridge` it sends all it gets to there at QoS 1.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_at(lab: &Lab, name: &str, port: u16, bridge: Option<SocketAddr>) -> Result<Self> {
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let mut text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type error\n\
+             max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\n"
+        );
+        if let Some(to) = bridge {
+            write!(
+                text,
+                "connection up\naddress {to}\ntopic # out 1\ncleansession false\nclientid bridge\nrestart_timeout 1\n\
+                 try_private false\nnotifications false\nbridge_protocol_version mqttv311\n"
+            )?;
+        }
+        let config = lab.write(&format!("{name}.conf"), &text)?;
+        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.is_file())
+            .context("mosquitto is not installed")?;
+        let line = Line {
+            program,
+            arguments: vec!["-c".to_owned(), config.display().to_string()],
+            ..Line::default()
+        };
+        let process = Process::start(name, &line, &lab.path().join(format!("{name}.log")))?;
+        wait::until(format!("{name} listens"), Duration::from_secs(5), || match TcpStream::connect(address) {
+            Ok(_) => Seen::Yes(()),
+            Err(error) => Seen::NotYet(error.to_string()),
+        })?;
+        Ok(Self { address, process })
+    }
+}
