@@ -9,6 +9,7 @@ mod front;
 mod heap;
 mod notify;
 mod room;
+mod serve;
 mod signals;
 
 use std::io;
@@ -19,6 +20,7 @@ pub use front::{Bound, Front, FrontError, credentials, listener};
 pub use heap::keep_small;
 pub use notify::Notifier;
 pub use room::{broker_defaults, read_small, write_small};
+pub use serve::{Daemon, ServeError, serve};
 pub use signals::{Signal, Signals};
 
 /// Most threads for calls that block (file reads, password checks, name look-ups).

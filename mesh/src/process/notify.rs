@@ -30,9 +30,11 @@ impl Notifier {
         self.send("READY=1");
     }
 
-    /// Manifests, certificates and credentials are being read again. `clock_us` is the monotonic clock's time.
-    pub fn reloading(&self, clock_us: u64) {
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={clock_us}"));
+    /// Manifests, certificates and credentials are being read again; [`Notifier::ready`] ends this.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     /// The process is about to end.
