@@ -114,6 +114,8 @@ fn reading_attributes_allocates_nothing_once_the_buffer_has_grown() {
 fn storing_a_plain_publish_allocates_nothing_and_takes_less_than_a_microsecond() {
     const TIMES: u32 = 20_000;
     let json = format!("{{\"values\":[{}1.10],\"unit\":\"°C\"}}", "12.345, ".repeat(28));
+    let readings = "{\"device\":\"pump-3\",\"time\":\"2026-01-01T00:00:00.250Z\",\"flow\":12.345,\"state\":\"running\",\"note\":\"x\"}";
+    let readings = readings.replace("\"x\"", &format!("\"{}\"", "all is well with this pump ".repeat(6)));
     let opaque = [0xa5_u8; 256];
     let mut user = Vec::new();
     for (name, value) in [("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t")] {
@@ -121,7 +123,8 @@ fn storing_a_plain_publish_allocates_nothing_and_takes_less_than_a_microsecond()
     }
     let plain = MqttPublish { client_id: "pump-3", topic: "plant/pump/3", qos: 1, packet_id: 7, ..Default::default() };
     let cases = [
-        ("256 B, JSON", MqttPublish { payload: json.as_bytes(), ..plain }),
+        ("256 B, JSON of numbers", MqttPublish { payload: json.as_bytes(), ..plain }),
+        ("256 B, JSON of readings", MqttPublish { payload: readings.as_bytes(), ..plain }),
         ("256 B, opaque", MqttPublish { payload: &opaque, ..plain }),
         ("256 B, event in binary mode", MqttPublish { payload: &opaque, v5: true, properties: &user, ..plain }),
     ];

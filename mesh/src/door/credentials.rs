@@ -253,7 +253,7 @@ impl Users {
             let identity = names.entry(user).or_insert_with(|| Identity(user.into())).clone();
             match secret {
                 Secret::Password(stored) => {
-                    if users.passwords.insert(user.to_owned(), (identity, stored)).is_some() {
+                    if users.passwords.insert(user.to_owned(), (identity, *stored)).is_some() {
                         return Err(refused(LineError::Twice));
                     }
                 }
@@ -292,7 +292,7 @@ impl Users {
 /// What a line of the file keeps.
 pub(super) enum Secret {
     /// A password's hash.
-    Password(StoredPassword),
+    Password(Box<StoredPassword>),
     /// A token's digest.
     Token([u8; 32]),
 }
@@ -311,7 +311,7 @@ pub(super) fn parse_line(line: &str) -> Result<Option<(&str, Secret)>, LineError
         return Err(LineError::Shape);
     }
     let secret = match kind {
-        "password" => Secret::Password(StoredPassword::parse(secret)?),
+        "password" => Secret::Password(Box::new(StoredPassword::parse(secret)?)),
         "token" => Secret::Token(from_hex(secret).ok_or(LineError::Shape)?),
         _ => return Err(LineError::Kind),
     };

@@ -7,7 +7,7 @@ const MAX_DEPTH: usize = 256;
 /// Whether `bytes` are one JSON text, white space around it included.
 pub(crate) fn is_json(bytes: &[u8]) -> bool {
     let mut scan = Scan { bytes, at: 0 };
-    let mut nesting = Nesting { objects: [0; MAX_DEPTH / 64], depth: 0 };
+    let mut nesting = Nesting { objects: [0; MAX_DEPTH / 64], depth: 0, in_object: false };
     if !scan.value(&mut nesting) {
         return false;
     }
@@ -25,24 +25,24 @@ pub(crate) fn is_json(bytes: &[u8]) -> bool {
 struct Nesting {
     objects: [u64; MAX_DEPTH / 64],
     depth: usize,
+    /// Whether the innermost is one.
+    in_object: bool,
 }
 
 impl Nesting {
     fn open(&mut self, object: bool) -> bool {
         let Some(word) = self.objects.get_mut(self.depth / 64) else { return false };
         let bit = 1 << (self.depth % 64);
-        if object {
-            *word |= bit
-        } else {
-            *word &= !bit
-        }
+        *word = *word & !bit | if object { bit } else { 0 };
         self.depth += 1;
+        self.in_object = object;
         true
     }
 
-    fn in_object(&self) -> bool {
-        let Some(last) = self.depth.checked_sub(1) else { return false };
-        self.objects.get(last / 64).is_some_and(|word| word & (1 << (last % 64)) != 0)
+    fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        let last = self.depth.saturating_sub(1);
+        self.in_object = self.objects.get(last / 64).is_some_and(|word| word & (1 << (last % 64)) != 0);
     }
 }
 
@@ -52,16 +52,19 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn take(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
     }
 
+    #[inline]
     fn skip_space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -107,23 +110,27 @@ impl Scan<'_> {
     }
 
     /// What follows a value inside of an object or array: its end, or a comma and the next value.
+    #[inline]
     fn member(&mut self, nesting: &mut Nesting) -> bool {
         self.skip_space();
-        let object = nesting.in_object();
-        if self.take(if object { b'}' } else { b']' }) {
-            nesting.depth -= 1;
-            return true;
-        }
-        if !self.take(b',') {
-            return false;
-        }
-        if object {
-            self.skip_space();
-            if !self.key() {
-                return false;
+        let next = self.peek();
+        self.at += 1;
+        match next {
+            Some(b',') if nesting.in_object => {
+                self.skip_space();
+                self.key() && self.value(nesting)
             }
+            Some(b',') => self.value(nesting),
+            Some(b'}') if nesting.in_object => {
+                nesting.close();
+                true
+            }
+            Some(b']') if !nesting.in_object => {
+                nesting.close();
+                true
+            }
+            _ => false,
         }
-        self.value(nesting)
     }
 
     fn key(&mut self) -> bool {
@@ -140,12 +147,13 @@ impl Scan<'_> {
         there
     }
 
+    /// Skips digits; whether there were any.
+    #[inline]
     fn digits(&mut self) -> bool {
-        let first = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        self.at > first
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let count = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.at += count;
+        count > 0
     }
 
     fn number(&mut self) -> bool {
@@ -153,10 +161,16 @@ impl Scan<'_> {
         if !self.take(b'0') && !self.digits() {
             return false;
         }
-        if self.take(b'.') && !self.digits() {
-            return false;
+        let mut next = self.peek();
+        if next == Some(b'.') {
+            self.at += 1;
+            if !self.digits() {
+                return false;
+            }
+            next = self.peek();
         }
-        if self.take(b'e') || self.take(b'E') {
+        if matches!(next, Some(b'e' | b'E')) {
+            self.at += 1;
             let _sign = self.take(b'+') || self.take(b'-');
             return self.digits();
         }

@@ -110,7 +110,11 @@ pub fn push_content_type(out: &mut Vec<u8>, content_type: &str) {
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
-    let text = text.get(..text.floor_char_boundary(usize::from(u16::MAX))).unwrap_or_default();
+    let mut most = text.len().min(usize::from(u16::MAX));
+    while !text.is_char_boundary(most) {
+        most -= 1; // ends at 0, which is one
+    }
+    let text = text.get(..most).unwrap_or_default();
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(text.as_bytes());

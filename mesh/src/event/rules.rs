@@ -98,8 +98,8 @@ fn timestamp(bytes: &[u8]) -> Option<()> {
 fn number(bytes: &[u8], digits: usize) -> Option<(u32, &[u8])> {
     let (text, rest) = bytes.split_at_checked(digits)?;
     let mut n = 0;
-    for b in text {
-        n = n * 10 + u32::from(b.is_ascii_digit().then_some(b - b'0')?);
+    for byte in text {
+        n = n * 10 + char::from(*byte).to_digit(10)?;
     }
     Some((n, rest))
 }
@@ -145,6 +145,7 @@ mod tests {
             "2018-04-05T24:00:00Z",
             "2018-04-05T17:31:00+2:00",
             "2018-04-05T17:31:00Zx",
+            "20 8-04-05T17:31:00Z",
             "２018-04-05T17:31:00Z",
         ] {
             assert_eq!(check_timestamp(bad), Err(ValueError::Timestamp), "{bad}");

@@ -7,9 +7,13 @@
 
 mod body;
 mod connection;
+pub mod cursors;
 mod door;
+pub mod events;
+pub mod ingress;
 mod limits;
 pub mod metrics;
+pub mod ops;
 mod request;
 pub mod respond;
 mod router;
@@ -21,3 +25,6 @@ pub use limits::{LEAST_EVENT_BYTES, Limits};
 pub use request::{Request, Response};
 pub use router::{Handler, Router};
 pub use server::{BindError, Server, ServerMetrics};
+
+#[cfg(test)]
+mod tests;

@@ -163,10 +163,11 @@ async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> 
     loop {
         match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await? {
             // Trailers carry nothing that we read.
-            Ok(frame) => match frame.into_data() {
-                Ok(data) => return Some(Ok(data)),
-                Err(_) => {}
-            },
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(Ok(data));
+                }
+            }
             Err(e) => return Some(Err(e)),
         }
     }

@@ -217,8 +217,7 @@ fn protocols(limits: &Limits, executor: Tracked) -> auto::Builder<Tracked> {
         .http1()
         .max_buf_size(limits.header_bytes)
         // The sweep keeps the time, without a timer for each connection.
-        .header_read_timeout(None)
-        .pipeline_flush(true);
+        .header_read_timeout(None);
     builder
         .http2()
         .max_concurrent_streams(limits.streams)

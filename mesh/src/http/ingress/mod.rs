@@ -1,0 +1,250 @@
+//! CloudEvents ingress: `POST /{namespace}/{broker}`, and `POST /` for `default/default`.
+//!
+//! Binary, structured and batched mode. An event is answered 202 when it is durable, a batch when all of it is (it is one
+//! append); otherwise nothing of it is kept and the answer says why: 400 with the attribute, 404, 405, 413, 415, 507 for a full
+//! broker or disk, 503 for more than the disk can take. Whatever arrives on other connections or streams while the disk syncs
+//! shares the next sync. Duplicates are events like any other (D7). `OPTIONS` answers the webhook handshake (D2).
+
+mod ttl;
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+pub use ttl::{MAX_TTL, TTL, TtlExhausted, count_down, ttl};
+
+use super::metrics::{Counter, Histogram, LATENCY_US, Metrics};
+use super::{Request, Response, respond};
+use crate::broker::{Broker, Brokers};
+use crate::clock::Clock;
+use crate::event::http::{Decoded, decode};
+use crate::event::{ErrorKind, Event, EventError, Limits as EventLimits, encode_event};
+use crate::journal::{Committed, Journal, Refused};
+use crate::names::{BrokerName, RESERVED_NAMESPACES};
+
+/// The attribute that says when the event came (D10). It is kept in the record, so what a sender claims is dropped.
+const ARRIVAL: &str = "knativearrivaltime";
+
+const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
+const ANY: HeaderValue = HeaderValue::from_static("*");
+const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
+const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
+
+/// When a sender should try again after 503.
+const RETRY_AFTER_S: u32 = 1;
+
+/// Takes events from HTTP into brokers.
+#[derive(Debug)]
+pub struct Ingress {
+    brokers: Brokers,
+    clock: Clock,
+    default_name: BrokerName,
+    limits: EventLimits,
+    accepted: Counter,
+    refused: Counter,
+    acknowledged: Histogram,
+}
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Target<'a> {
+    /// `/`.
+    Default,
+    /// `/{namespace}/{broker}`.
+    Broker(&'a str, &'a str),
+    /// One of the API's own words: nothing of ours.
+    Reserved,
+    /// No path of a broker.
+    Malformed,
+}
+
+impl Target<'_> {
+    fn of(path: &str) -> Target<'_> {
+        if path == "/" {
+            return Target::Default;
+        }
+        let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
+        let (first, second, third) = (segments.next().unwrap_or_default(), segments.next(), segments.next());
+        match (second, third) {
+            _ if RESERVED_NAMESPACES.contains(&first) => Target::Reserved,
+            (Some(second), None) if !first.is_empty() && !second.is_empty() => Target::Broker(first, second),
+            _ => Target::Malformed,
+        }
+    }
+}
+
+impl Ingress {
+    /// An ingress into these brokers.
+    #[must_use]
+    pub fn new(brokers: Brokers, clock: Clock, metrics: &Metrics) -> Self {
+        Self {
+            brokers,
+            clock,
+            default_name: BrokerName::default(),
+            limits: EventLimits::default(),
+            accepted: metrics.counter("godwit_http_ingress_events", "Events taken by HTTP, durable.", &[]),
+            refused: metrics.counter("godwit_http_ingress_refused", "HTTP ingress requests that were refused.", &[]),
+            acknowledged: metrics.histogram(
+                "godwit_http_ingress_seconds",
+                "From an event read by HTTP to its acknowledgement.",
+                &[],
+                LATENCY_US,
+            ),
+        }
+    }
+
+    /// The handler for [`super::Router::fallback`].
+    pub fn handler(self) -> impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = Response> + Send>> + Send + Sync {
+        let ingress = Arc::new(self);
+        move |request| {
+            let ingress = ingress.clone();
+            Box::pin(async move { ingress.answer(request).await })
+        }
+    }
+
+    async fn answer(&self, mut request: Request) -> Response {
+        let mut response = match self.take(&mut request).await {
+            Ok(response) => response,
+            Err(response) => {
+                self.refused.add(1);
+                *response
+            }
+        };
+        response.headers_mut().insert(ALLOW, ALLOWED); // D1: on every answer
+        response
+    }
+
+    async fn take(&self, request: &mut Request) -> Result<Response, Box<Response>> {
+        let broker = match (&request.head.method, Target::of(request.path())) {
+            (_, Target::Reserved) => return Err(super::router::nothing(request.path()).into()),
+            (&Method::OPTIONS, Target::Default | Target::Broker(..)) => return Ok(handshake()),
+            (&Method::POST, Target::Default) => self.find(&self.default_name)?,
+            (&Method::POST, Target::Broker(namespace, name)) => {
+                let name =
+                    BrokerName::new(namespace, name).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?;
+                self.find(&name)?
+            }
+            (&Method::POST, Target::Malformed) => {
+                let why = "events are posted to /{namespace}/{broker}, or to / for default/default";
+                return Err(respond::problem(StatusCode::BAD_REQUEST, why).into());
+            }
+            (_, Target::Malformed) => return Err(super::router::nothing(request.path()).into()),
+            (method, _) => return Err(respond::not_allowed(method, ALLOWED).into()),
+        };
+        let (event_bytes, batch_bytes) = (request.limits().event_bytes, request.limits().batch_bytes);
+        let limit = if is_batch(&request.head.headers) { batch_bytes } else { event_bytes };
+        let body = request.bytes(limit).await.map_err(|why| why.response())?;
+        let arrived = Instant::now();
+        let mut decoded = decode(&request.head.headers, body, &self.limits).map_err(|why| invalid(None, &why))?;
+        let events = match &mut decoded {
+            Decoded::One(event) => std::slice::from_mut(event),
+            Decoded::Batch(events) => events.as_mut_slice(),
+        };
+        let batch = events.len() != 1;
+        for (n, event) in events.iter_mut().enumerate() {
+            admit(event, event_bytes, batch.then_some(n))?;
+        }
+        if !events.is_empty() {
+            self.store(broker.journal(), events, request).await.map_err(refused)?;
+            self.accepted.add(events.len() as u64);
+        }
+        self.acknowledged.observe(arrived.elapsed());
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    fn find(&self, name: &BrokerName) -> Result<Arc<Broker>, Box<Response>> {
+        Ok(self
+            .brokers
+            .get(name)
+            .ok_or_else(|| respond::problem(StatusCode::NOT_FOUND, format_args!("there is no broker {name} here")))?)
+    }
+
+    /// Appends the events as one and waits until they are durable. Where too much is waiting for the disk already, waits for
+    /// room first, for as long as the limits allow.
+    async fn store(&self, journal: &Journal, events: &[Event], request: &Request) -> Result<Committed, Refused> {
+        let arrival = self.clock.wall_ms();
+        let headers = &request.head.headers;
+        let mut patience: Option<Instant> = None;
+        loop {
+            let queued = journal.append(|append| {
+                for event in events {
+                    append.event(|out| encode_event(out, event, arrival, passed_through(headers)));
+                }
+            });
+            match queued {
+                Ok(receipt) => return receipt.await,
+                Err(Refused::Busy) => {
+                    let until = *patience.get_or_insert_with(|| Instant::now() + request.limits().busy_wait);
+                    tokio::time::timeout_at(until, journal.room()).await.map_err(|_| Refused::Busy)?;
+                    // The room may be too little for a large batch: until the writer has taken what waits, and no longer than
+                    // the limit even where smaller appends slip in again and again.
+                    tokio::task::yield_now().await;
+                    if Instant::now() >= until {
+                        return Err(Refused::Busy);
+                    }
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+}
+
+/// The webhook handshake: anybody may send, as fast as they like (D2).
+fn handshake() -> Response {
+    let mut response = respond::empty(StatusCode::OK);
+    response.headers_mut().insert(ALLOWED_ORIGIN, ANY);
+    response.headers_mut().insert(ALLOWED_RATE, ANY);
+    response
+}
+
+fn is_batch(headers: &HeaderMap) -> bool {
+    const BATCH: &[u8] = b"application/cloudevents-batch";
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.get(..BATCH.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH))
+}
+
+/// Checks and changes what an ingress must: size, time to live, the arrival time of another broker.
+fn admit(event: &mut Event, event_bytes: usize, place: Option<usize>) -> Result<(), Box<Response>> {
+    let size = event.data().map_or(0, bytes::Bytes::len);
+    if size > event_bytes {
+        let why = format!("the data has {size} bytes, {event_bytes} are the most for one event");
+        return Err(respond::problem(StatusCode::PAYLOAD_TOO_LARGE, at(place, &why)).into());
+    }
+    count_down(event).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, at(place, &why.to_string())))?;
+    event.remove(ARRIVAL);
+    Ok(())
+}
+
+fn at(place: Option<usize>, why: &str) -> String {
+    place.map_or_else(|| why.to_owned(), |n| format!("event {n} of the batch: {why}; nothing of the batch was taken"))
+}
+
+/// The headers that go along with the event to its subscribers (D17).
+fn passed_through(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(name, _)| {
+        matches!(*name, "x-request-id" | "retry-after") || name.starts_with("knative-") || name.starts_with("x-b3-")
+    })
+}
+
+fn invalid(place: Option<usize>, why: &EventError) -> Box<Response> {
+    let status = match why.kind() {
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::UnsupportedFormat => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    };
+    respond::problem(status, at(place, &why.to_string())).into()
+}
+
+fn refused(why: Refused) -> Box<Response> {
+    match why {
+        Refused::Full | Refused::DiskFull => respond::problem(StatusCode::INSUFFICIENT_STORAGE, why),
+        Refused::TooLarge { .. } => respond::problem(StatusCode::PAYLOAD_TOO_LARGE, why),
+        Refused::Busy | Refused::Disk(_) | Refused::Closed => respond::unavailable(RETRY_AFTER_S, why),
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests;

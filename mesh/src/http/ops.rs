@@ -1,0 +1,127 @@
+//! For those who run it: `/healthz`, `/readyz`, `/metrics` and `/status`.
+//!
+//! The parts register what they have to tell; nothing here knows them. `/healthz` says that the process serves, `/readyz` that
+//! every part is ready, or which is not and why. Both answer without credentials, and tell nothing else.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::{Map, Value};
+
+use super::metrics::{Format, Metrics, Samples};
+use super::{Router, respond};
+use crate::broker::Brokers;
+
+type Tell = Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>;
+type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What the operations endpoints tell.
+#[derive(Default)]
+pub struct Ops {
+    metrics: Metrics,
+    status: Vec<Tell>,
+    ready: Vec<(&'static str, Ready)>,
+}
+
+impl std::fmt::Debug for Ops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ops").field("status", &self.status.len()).field("ready", &self.ready.len()).finish()
+    }
+}
+
+impl Ops {
+    /// Operations endpoints that show these metrics.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self { metrics, status: Vec::new(), ready: Vec::new() }
+    }
+
+    /// Adds members to `/status`: the function puts them into the object. It must not block.
+    #[must_use]
+    pub fn status(mut self, tell: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
+        self.status.push(Box::new(tell));
+        self
+    }
+
+    /// Adds a condition to `/readyz`; the error says what is missing. It must not block.
+    #[must_use]
+    pub fn ready(mut self, part: &'static str, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.ready.push((part, Box::new(ready)));
+        self
+    }
+
+    /// Shows the Brokers in `/status` and `/metrics`.
+    #[must_use]
+    pub fn brokers(self, brokers: &Brokers) -> Self {
+        let shown = brokers.clone();
+        self.metrics.collect(move |samples| tell_brokers(&shown, samples));
+        let shown = brokers.clone();
+        self.status(move |status| {
+            status.insert("brokers".to_owned(), shown.status());
+        })
+    }
+
+    /// Adds the endpoints to a router.
+    #[must_use]
+    pub fn routes(self, router: Router) -> Router {
+        let ops = Arc::new(self);
+        let (ready, metrics) = (ops.clone(), ops.clone());
+        router
+            .open(Method::GET, "/healthz", |_| async { respond::text(StatusCode::OK, "ok") })
+            .open(Method::GET, "/readyz", move |_| std::future::ready(ready.readiness()))
+            .route(Method::GET, "/metrics", move |request| {
+                let format = Format::accepted(request.head.headers.get(ACCEPT));
+                let text = metrics.metrics.render(format);
+                let mut response = respond::typed(StatusCode::OK, format.content_type(), text);
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                std::future::ready(response)
+            })
+            .route(Method::GET, "/status", move |_| {
+                let mut status = Map::new();
+                for tell in &ops.status {
+                    tell(&mut status);
+                }
+                std::future::ready(respond::json(StatusCode::OK, &status))
+            })
+    }
+
+    fn readiness(&self) -> super::Response {
+        let missing: Vec<String> =
+            self.ready.iter().filter_map(|(part, ready)| ready().err().map(|why| format!("{part}: {why}"))).collect();
+        if missing.is_empty() {
+            respond::text(StatusCode::OK, "ready")
+        } else {
+            respond::problem(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n"))
+        }
+    }
+}
+
+fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {
+    for broker in brokers.list() {
+        let journal = broker.journal();
+        let (namespace, name) = (broker.name().namespace(), broker.name().name());
+        let labels = [("namespace", namespace), ("broker", name)];
+        let (first, next) = (journal.first_offset(), journal.next_offset());
+        samples.counter("godwit_broker_events_accepted", "Events ever appended, earlier starts included.", &labels, next.0);
+        samples.gauge("godwit_broker_events_kept", "Events that can still be read.", &labels, next.since(first));
+        samples.gauge("godwit_broker_journal_bytes", "Bytes of the journal's segment files.", &labels, journal.bytes());
+        for consumer in journal.consumers() {
+            let mut tell = |outcome: &str, n: u64| {
+                let labels =
+                    [("namespace", namespace), ("broker", name), ("consumer", &consumer.name), ("outcome", outcome)];
+                let help = "What became of the events that a consumer has passed.";
+                samples.counter("godwit_consumer_events", help, &labels, n);
+            };
+            tell("delivered", consumer.done.delivered);
+            tell("filtered", consumer.done.filtered);
+            tell("dead_lettered", consumer.done.dead_lettered);
+            for (reason, n) in &consumer.done.dropped {
+                tell(&format!("dropped_{}", reason.name()), *n);
+            }
+            let labels = [("namespace", namespace), ("broker", name), ("consumer", &*consumer.name)];
+            let help = "Events that a consumer has not finished.";
+            samples.gauge("godwit_consumer_pending_events", help, &labels, consumer.pending);
+        }
+    }
+}

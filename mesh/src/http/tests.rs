@@ -1,0 +1,276 @@
+//! The server as its peers see it, over real sockets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+use super::{Body, Door, Limits, Request, Response, Router, Server, ServerMetrics, respond};
+use crate::door::{Credentials, CredentialsFile, HostRule};
+
+/// A server that runs until the end of its test.
+struct Running {
+    addr: SocketAddr,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(router: Router, door: Door, limits: Limits) -> Self {
+        let metrics = Metrics::new();
+        let server = Server::bind("127.0.0.1:0".parse().expect("address"), None, limits).await.expect("a free port");
+        let (addr, shutdown) = (server.local_addr(), CancellationToken::new());
+        let task = tokio::spawn(server.serve(router, door, ServerMetrics::register(&metrics), shutdown.clone()));
+        Self { addr, metrics, shutdown, task }
+    }
+
+    async fn echo(limits: Limits) -> Self {
+        Self::start(echo(), Door::default(), limits).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.expect("connected")
+    }
+
+    /// Sends bytes on a new connection and returns all that comes until the server closes it.
+    async fn send(&self, bytes: &str) -> String {
+        let mut tcp = self.connect().await;
+        tcp.write_all(bytes.as_bytes()).await.expect("sent");
+        read_all(&mut tcp).await
+    }
+
+    fn metric(&self, line: &str) -> Option<String> {
+        let text = self.metrics.render(super::metrics::Format::Prometheus);
+        text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' ').map(str::to_owned))
+    }
+}
+
+async fn read_all(tcp: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), tcp.read_to_end(&mut bytes)).await;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    match read.unwrap_or_else(|_| panic!("not closed within 20 s; so far: {text}")) {
+        // A server that refuses a body may reset the connection after its answer.
+        Ok(_) | Err(_) => text,
+    }
+}
+
+fn echo() -> Router {
+    Router::new()
+        .route(Method::POST, "/echo", |mut request: Request| async move {
+            let limit = request.limits().event_bytes;
+            match request.bytes(limit).await {
+                Ok(bytes) => Response::new(Body::full(bytes)),
+                Err(why) => why.response(),
+            }
+        })
+        .route(Method::GET, "/wait", |request: Request| async move {
+            request.shutdown().cancelled().await;
+            respond::text(StatusCode::OK, "shut down")
+        })
+        .open(Method::GET, "/healthz", |_| async { respond::text(StatusCode::OK, "ok") })
+}
+
+fn post(body: &str) -> String {
+    format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or(answer)
+}
+
+#[tokio::test]
+async fn a_body_comes_back_and_a_chunked_one_too() {
+    let server = Running::echo(Limits::default()).await;
+    let answer = server.send(&post("hello")).await;
+    assert_eq!(status(&answer), "200");
+    assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+    let chunked = "POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n4\r\ndefg\r\n1\r\nh\r\n0\r\n\r\n";
+    let answer = server.send(chunked).await;
+    assert!(answer.ends_with("\r\n\r\nabcdefgh"), "{answer}");
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let server = Running::echo(Limits::default()).await;
+    let one = post("one").replace("Connection: close\r\n", "");
+    let answer = server.send(&format!("{one}{}", post("two"))).await;
+    let (first, second) = (answer.find("one").expect("first"), answer.find("two").expect("second"));
+    assert!(first < second, "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
+    let server = Running::echo(Limits::default()).await;
+    let one = post("one").replace("Connection: close\r\n", "");
+    let mut tcp = server.connect().await;
+    tcp.write_all(format!("{one}POST /echo HT").as_bytes()).await.expect("sent");
+    let mut answer = [0; 512];
+    let read = tokio::time::timeout(Duration::from_secs(5), tcp.read(&mut answer)).await;
+    assert!(read.expect("answered at once").expect("open") > 0);
+}
+
+#[tokio::test]
+async fn what_is_not_there_and_what_is_not_allowed_say_so() {
+    let server = Running::echo(Limits::default()).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let answer = server.send(&get("/nothing")).await;
+    assert_eq!(status(&answer), "404", "{answer}");
+    let answer = server.send(&get("/echo")).await;
+    assert_eq!(status(&answer), "405", "{answer}");
+    assert!(answer.contains("\r\nallow: POST\r\n"), "{answer}");
+    assert_eq!(server.metric("godwit_http_requests_total{class=\"4xx\"}").as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_answered_413_told_or_not() {
+    let limits = Limits { event_bytes: 1, ..Limits::default() }; // raised to the least that is lawful
+    let server = Running::echo(limits).await;
+    let answer = server.send(&post(&"x".repeat(64 << 10))).await;
+    assert_eq!(status(&answer), "200", "64 KiB must always pass");
+    let answer = server.send(&post(&"x".repeat((64 << 10) + 1))).await;
+    assert_eq!(status(&answer), "413");
+    assert!(answer.contains("65536"), "{answer}");
+    let chunk = format!("8000\r\n{}\r\n", "y".repeat(0x8000));
+    let head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = server.send(&format!("{head}{}0\r\n\r\n", chunk.repeat(3))).await;
+    assert_eq!(status(&answer), "413");
+}
+
+#[tokio::test]
+async fn a_client_that_expects_100_is_refused_before_it_sends() {
+    let server = Running::echo(Limits::default()).await;
+    let head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n";
+    let answer = server.send(head).await;
+    assert_eq!(status(&answer), "413", "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = Running::echo(Limits { header_bytes: 8 << 10, ..Limits::default() }).await;
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(20 << 10));
+    assert_eq!(status(&server.send(&head).await), "431");
+}
+
+#[tokio::test]
+async fn garbage_is_answered_400_and_costs_nobody_else_anything() {
+    let server = Running::echo(Limits::default()).await;
+    assert_eq!(status(&server.send("\u{1}\u{2}\u{3} nonsense\r\n\r\n").await), "400");
+    assert_eq!(status(&server.send(&post("still here")).await), "200");
+}
+
+#[tokio::test]
+async fn a_head_that_dribbles_is_cut() {
+    let limits = Limits { header_time: Duration::from_millis(100), ..Limits::default() };
+    let server = Running::echo(limits).await;
+    let mut tcp = server.connect().await;
+    tcp.write_all(b"POST /echo HTTP/1.1\r\nHost: loc").await.expect("sent");
+    assert_eq!(read_all(&mut tcp).await, "");
+    assert_eq!(server.metric("godwit_http_connections_overdue_total").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_body_that_dribbles_is_answered_408() {
+    let limits = Limits { body_grace: Duration::from_millis(200), body_rate: 1 << 20, ..Limits::default() };
+    let server = Running::echo(limits).await;
+    let mut tcp = server.connect().await;
+    tcp.write_all(post("0123456789").trim_end_matches('9').as_bytes()).await.expect("sent");
+    let answer = read_all(&mut tcp).await;
+    assert_eq!(status(&answer), "408", "{answer}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_one_that_is_answered_is_not() {
+    let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };
+    let server = Running::echo(limits).await;
+    let (mut silent, mut done, mut waiting) = (server.connect().await, server.connect().await, server.connect().await);
+    done.write_all(post("x").replace("Connection: close\r\n", "").as_bytes()).await.expect("sent");
+    waiting.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.expect("sent");
+    assert_eq!(read_all(&mut silent).await, "");
+    assert_eq!(status(&read_all(&mut done).await), "200");
+    server.shutdown.cancel();
+    let answer = read_all(&mut waiting).await;
+    assert!(answer.ends_with("shut down\n"), "{answer}");
+    server.task.await.expect("ended");
+}
+
+#[tokio::test]
+async fn a_full_house_gives_a_newcomer_the_place_of_the_idlest() {
+    let server = Running::echo(Limits { connections: 2, ..Limits::default() }).await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    let mut idle = server.connect().await;
+    while server.metric("godwit_http_connections").as_deref() != Some("2") {
+        tokio::task::yield_now().await;
+    }
+    // The head of the request must have been read, or the busy one is the idlest.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(status(&server.send(&post("new")).await), "200");
+    assert_eq!(read_all(&mut idle).await, "");
+    let mut other = server.connect().await;
+    other.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.send(&post("none is idle")).await, "");
+    assert_eq!(server.metric("godwit_http_connections_refused_total").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn what_changes_things_must_come_from_here() {
+    let hosts = HostRule::new(None, &["boat.local".to_owned()]);
+    let server = Running::start(echo(), Door { credentials: None, hosts }, Limits::default()).await;
+    let with = |header: &str| post("x").replace("Host: localhost", header);
+    assert_eq!(status(&server.send(&with("Host: boat.local:80")).await), "200");
+    let answer = server.send(&with("Host: evil.example")).await;
+    assert_eq!(status(&answer), "403");
+    assert!(answer.contains("allowed-hosts"), "{answer}");
+    let answer = server.send(&with("Host: localhost\r\nOrigin: http://evil.example")).await;
+    assert_eq!(status(&answer), "403", "{answer}");
+    assert_eq!(status(&server.send(&with("Host: localhost\r\nOrigin: http://localhost")).await), "200");
+    let get = "GET /healthz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&server.send(get).await), "200", "reading needs no host of ours");
+}
+
+#[tokio::test]
+async fn with_credentials_only_health_checks_come_in_without() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("credentials");
+    let mut file = CredentialsFile::open(&path).expect("absent is empty");
+    file.set_password("ada", b"love:lace").expect("set");
+    let token = file.add_token("boat").expect("made");
+    file.save().expect("saved");
+    let door = Door { credentials: Some(Credentials::load(&path).expect("valid")), hosts: HostRule::default() };
+    let server = Running::start(echo(), door, Limits::default()).await;
+    let with = |header: &str| post("x").replace("Host: localhost", &format!("Host: localhost\r\nAuthorization: {header}"));
+    let answer = server.send(&post("x")).await;
+    assert_eq!(status(&answer), "401");
+    assert!(answer.contains("www-authenticate: Bearer"), "{answer}");
+    assert_eq!(status(&server.send(&with(&format!("Bearer {token}"))).await), "200");
+    assert_eq!(status(&server.send(&with("Bearer gwt_wrong")).await), "401");
+    assert_eq!(status(&server.send(&with("Basic YWRhOmxvdmU6bGFjZQ==")).await), "200");
+    assert_eq!(status(&server.send(&with("Basic YWRhOndyb25n")).await), "401");
+    assert_eq!(status(&server.send(&with("Digest x")).await), "401");
+    assert_eq!(status(&server.send(&with("nonsense")).await), "401");
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&server.send(health).await), "200");
+}
+
+#[tokio::test]
+async fn shutdown_cuts_what_does_not_end_in_time() {
+    let router = Router::new().route(Method::GET, "/stuck", |_| std::future::pending::<Response>());
+    let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
+    let server = Running::start(router, Door::default(), limits).await;
+    let mut stuck = server.connect().await;
+    stuck.write_all(b"GET /stuck HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.shutdown.cancel();
+    server.task.await.expect("ended");
+    assert_eq!(read_all(&mut stuck).await, "");
+    assert!(TcpStream::connect(server.addr).await.is_err(), "the port is closed");
+}
