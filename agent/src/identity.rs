@@ -26,8 +26,9 @@ pub fn agent_id(configured: Option<&str>, storage: &dyn Storage) -> anyhow::Resu
     }
     let kept = read_small(storage, FILE).with_context(|| format!("reading {FILE} in the data folder"))?;
     if let Some(kept) = kept.as_deref().map(str::trim).filter(|kept| !kept.is_empty()) {
-        return AgentId::new(kept)
-            .with_context(|| format!("the file {FILE} in the data folder; set agent.id, or write the right id into the file"));
+        return AgentId::new(kept).with_context(|| {
+            format!("the file {FILE} in the data folder; set agent.id, or write the right id into the file")
+        });
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let id = AgentId::new(&made(&host)?).context("making an agent id")?;
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn any_host_name_makes_a_valid_id() {
-        for host in ["Raspberry_Pi.local", "", "---", "ünï", "a-very-long-name-that-goes-on-and-on-and-on-and-on-and-on"] {
+        for host in ["Raspberry_Pi.local", "", "---", "ünï", "a-very-long-name-that-goes-on-and-on-and-on-and-on-and-on"]
+        {
             let id = made(host).expect("random");
             assert!(AgentId::new(&id).is_ok(), "{host} gave {id}");
         }

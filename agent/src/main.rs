@@ -76,7 +76,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let runtime = process::runtime().context("starting the runtime")?;
-    runtime.block_on(process::serve(Box::pin(Agent::start(config))))
+    Ok(runtime.block_on(process::serve(Box::pin(Agent::start(config))))?)
 }
 
 fn load(args: Args) -> anyhow::Result<(Config, Vec<String>)> {

@@ -53,11 +53,7 @@ impl Mosquitto {
             .into_iter()
             .find(|path| path.is_file())
             .context("mosquitto is not installed")?;
-        let line = Line {
-            program,
-            arguments: vec!["-c".to_owned(), config.display().to_string()],
-            ..Line::default()
-        };
+        let line = Line { program, arguments: vec!["-c".to_owned(), config.display().to_string()], ..Line::default() };
         let process = Process::start(name, &line, &lab.path().join(format!("{name}.log")))?;
         wait::until(format!("{name} listens"), Duration::from_secs(5), || match TcpStream::connect(address) {
             Ok(_) => Seen::Yes(()),

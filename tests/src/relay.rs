@@ -195,10 +195,7 @@ async fn pass(near: TcpStream, controls: Arc<Controls>) {
         reset_on_close(&far);
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-        tokio::join!(
-            direct(near_read, far_write, Way::Up, &controls),
-            direct(far_read, near_write, Way::Down, &controls)
-        );
+        tokio::join!(direct(near_read, far_write, Way::Up, &controls), direct(far_read, near_write, Way::Down, &controls));
     };
     tokio::select! {
         () = passing => {}

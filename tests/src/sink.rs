@@ -122,7 +122,11 @@ impl Sink {
     pub fn wait(&self, count: usize, limit: Duration) -> Result<Vec<Delivery>> {
         wait::until(format!("the sink has {count} deliveries"), limit, || {
             let deliveries = lock(&self.deliveries);
-            if deliveries.len() >= count { Seen::Yes(deliveries.clone()) } else { Seen::NotYet(deliveries.len().to_string()) }
+            if deliveries.len() >= count {
+                Seen::Yes(deliveries.clone())
+            } else {
+                Seen::NotYet(deliveries.len().to_string())
+            }
         })
     }
 }
@@ -145,7 +149,8 @@ fn serve(
                 let (deliveries, decide) = (Arc::clone(&deliveries), Arc::clone(&decide));
                 tokio::spawn(async move {
                     let service = service_fn(|request| take(request, &deliveries, &decide));
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         };

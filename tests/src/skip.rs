@@ -22,9 +22,7 @@ pub fn is_root() -> bool {
 #[must_use]
 pub fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(name).is_file())
+    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(name).is_file())
 }
 
 /// Returns from the test, counted as skipped, unless it runs as root and the programs named are there.

@@ -35,12 +35,7 @@ pub fn until<T>(what: impl Display, limit: Duration, mut look: impl FnMut() -> S
 ///
 /// # Errors
 /// After `limit`, with the last value or why there was none.
-pub fn at_least(
-    what: impl Display,
-    limit: Duration,
-    expected: u64,
-    mut look: impl FnMut() -> Result<u64>,
-) -> Result<u64> {
+pub fn at_least(what: impl Display, limit: Duration, expected: u64, mut look: impl FnMut() -> Result<u64>) -> Result<u64> {
     until(format!("{what} (at least {expected})"), limit, || match look() {
         Ok(value) if value >= expected => Seen::Yes(value),
         Ok(value) => Seen::NotYet(value.to_string()),

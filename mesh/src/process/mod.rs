@@ -4,6 +4,7 @@
 //! Everything here is small on purpose: the agent is to live in a few megabytes, so it runs on one thread with a few short-lived
 //! helpers, keeps one heap, and speaks systemd's notification protocol itself.
 
+mod files;
 mod folder;
 mod front;
 mod heap;
@@ -15,6 +16,7 @@ mod signals;
 use std::io;
 use std::time::Duration;
 
+pub use files::{Choose, FileSet, FileSetStatus};
 pub use folder::ManifestFolder;
 pub use front::{Bound, Front, FrontError, credentials, listener};
 pub use heap::keep_small;
