@@ -141,7 +141,7 @@ impl Connection {
         self.obey(cx);
         for _ in 0..READS_PER_STEP {
             self.settle(cx, out);
-            self.deliver(out);
+            let more = self.deliver(out);
             self.say_goodbye(out);
             self.write(cx, out);
             if self.end.is_some() {
@@ -150,6 +150,9 @@ impl Connection {
                 }
                 self.set_deadline();
                 return Poll::Pending;
+            }
+            if more && self.output.is_empty() {
+                continue;
             }
             if self.advance(cx, out).is_pending() {
                 if self.end.is_some() || !out.is_empty() {
@@ -232,24 +235,26 @@ impl Connection {
         }
     }
 
-    /// Writes the messages that wait for this subscriber, as far as it has room.
-    fn deliver(&mut self, out: &mut Vec<u8>) {
+    /// Writes the messages that wait for this subscriber, as far as it has room. Answers whether there are more that could
+    /// follow.
+    fn deliver(&mut self, out: &mut Vec<u8>) -> bool {
         if self.end.is_some() {
-            return;
+            return false;
         }
         let mut state = self.seat.session.lock();
         if state.queue.is_empty() {
-            return;
+            return false;
         }
         let window = self.flow.receive_maximum.min(self.hub.limits.outgoing_window);
         let in_flight = self.in_flight.get_or_insert_with(|| Box::new(InFlight::new(window)));
         let now_ms = self.hub.clock.elapsed_ms();
         while self.output.len() + out.len() < MAX_OUTPUT {
-            let Some(delivery) = state.queue.pop(|next| in_flight.may_send(next.qos)) else { break };
+            let Some(delivery) = state.queue.pop(|next| in_flight.may_send(next.qos)) else { return false };
             let sent = in_flight.send(out, &delivery, self.flow.version, self.flow.max_packet_bytes, now_ms);
             let counters = &self.hub.counters;
             if sent { counters.deliveries.add(1) } else { counters.dropped_deliveries.add(1) }
         }
+        true
     }
 
     /// The last packet, once nothing else is due.

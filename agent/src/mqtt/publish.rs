@@ -91,13 +91,20 @@ pub(super) struct Inbound {
     expiry_seconds: u32,
     acks: Acks,
     pub(super) handshakes: Handshakes,
-    aliases: Option<Box<HashMap<u16, Arc<str>>>>,
+    aliases: HashMap<u16, Arc<str>>,
     rate: Option<Box<Rate>>,
 }
 
 impl Inbound {
     pub(super) fn new(version: Version, expiry_seconds: u32, handshakes: Handshakes, rate: Option<Rate>) -> Self {
-        Self { version, expiry_seconds, acks: Acks::default(), handshakes, aliases: None, rate: rate.map(Box::new) }
+        Self {
+            version,
+            expiry_seconds,
+            acks: Acks::default(),
+            handshakes,
+            aliases: HashMap::new(),
+            rate: rate.map(Box::new),
+        }
     }
 
     /// Whether everything that was appended has been settled.
@@ -211,7 +218,7 @@ impl Inbound {
             let fault = Fault::new(reason::TOPIC_ALIAS_INVALID, "a topic alias above the announced maximum");
             return Err(Stop::Fault(fault));
         }
-        let known = self.aliases.as_ref().and_then(|aliases| aliases.get(&alias));
+        let known = self.aliases.get(&alias);
         if publish.topic.is_empty() {
             let name = known.cloned().ok_or(Stop::Fault(Fault::protocol("a topic alias that was not set")))?;
             return Ok(Topic::Remembered(name));
@@ -219,7 +226,7 @@ impl Inbound {
         if known.is_none_or(|known| **known != *publish.topic) {
             // If the batch were held and looked at again, its packets must find the aliases as they were.
             self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
-            self.aliases.get_or_insert_default().insert(alias, publish.topic.into());
+            self.aliases.insert(alias, publish.topic.into());
         }
         Ok(Topic::InPacket(publish.topic))
     }

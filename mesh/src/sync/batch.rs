@@ -9,6 +9,7 @@ use super::SyncError;
 use super::columns::{self, Bodies};
 use super::frame::{Events, Frame};
 use super::limits::{MAX_BROKERS, MAX_EVENTS, MAX_SKIPS};
+use crate::event;
 use crate::journal::{DropReason, Epoch, Item, Lineage, Offset};
 
 /// Why an offset comes without its event.
@@ -99,38 +100,32 @@ impl BatchWriter {
     }
 
     /// Appends a frame to `out` with the first of `items`, which cover offsets without a gap: as many as are of one epoch, which
-    /// is that of its last offset in `lineage`. `payload_at` tells where in a body the payload begins.
-    pub fn frame(
-        &mut self,
-        items: &[Item],
-        lineage: &Lineage,
-        urgent: bool,
-        payload_at: impl Fn(&[u8]) -> usize,
-        out: &mut Vec<u8>,
-    ) -> Option<Sent> {
+    /// is that of its last offset in `lineage`. Bodies go as they are, but for the packet id, which means nothing beyond the agent.
+    pub fn frame(&mut self, items: &[Item], lineage: &Lineage, urgent: bool, out: &mut Vec<u8>) -> Option<Sent> {
         let first = range(items.first()?).0;
         let (mut epoch, mut to, mut used) = (None, first, 0);
-        let (mut bodies, mut skips, mut since_skip) = (Vec::new(), Vec::<(u32, u64, u8)>::new(), 0u32);
+        let mut skips: Vec<(u32, u64, u8)> = Vec::new();
+        let mut since_skip = 0u32;
+        let mut pieces = Pieces::default();
         for item in items {
             let (_, end) = range(item);
             let theirs = match item {
                 Item::Event { epoch, .. } => Some(*epoch),
                 _ => lineage.epoch_at(Offset(end.0.saturating_sub(1))),
             };
-            let full = bodies.len() == MAX_EVENTS || skips.len() == MAX_SKIPS;
+            let full = pieces.list.len() == MAX_EVENTS || skips.len() == MAX_SKIPS;
             if used > 0 && (theirs != epoch || full) {
                 break;
             }
             epoch = theirs;
-            let skip = |reason: SkipReason| reason.code();
             let reason = match item {
                 Item::Event { body, .. } => {
-                    bodies.push((body.as_ref(), payload_at(body)));
+                    pieces.add(body);
                     since_skip += 1;
                     None
                 }
-                Item::Skip { reason, .. } => Some(skip(SkipReason::Dropped(*reason))),
-                Item::Unwanted { .. } => Some(skip(SkipReason::Filtered)),
+                Item::Skip { reason, .. } => Some(SkipReason::Dropped(*reason).code()),
+                Item::Unwanted { .. } => Some(SkipReason::Filtered.code()),
             };
             if let Some(reason) = reason {
                 skips.push((since_skip, end.since(to), reason));
@@ -142,10 +137,10 @@ impl BatchWriter {
         self.columns.clear();
         let base = self.arrival.is_none().then_some(0);
         let mut arrival = self.arrival.unwrap_or(0);
-        columns::encode(&bodies, &mut arrival, &mut self.columns);
+        columns::encode(pieces.iter(), &mut arrival, &mut self.columns);
         let events = Events {
             broker: self.broker,
-            count: (bodies.len() != 1).then_some(u32::try_from(bodies.len()).unwrap_or(u32::MAX)),
+            count: (pieces.list.len() != 1).then_some(u32::try_from(pieces.list.len()).unwrap_or(u32::MAX)),
             columns: &self.columns,
             epoch: if epoch == self.epoch { None } else { epoch.map(|epoch| epoch.0) },
             from: (self.next != Some(first)).then_some(first.0),
@@ -162,8 +157,42 @@ impl BatchWriter {
     }
 }
 
+/// Heads and payloads of a batch. Heads without a packet id are made anew in one buffer; all else is borrowed.
+#[derive(Default)]
+struct Pieces<'a> {
+    heads: Vec<u8>,
+    list: Vec<(Head<'a>, &'a [u8])>,
+}
+
+enum Head<'a> {
+    Made(std::ops::Range<usize>),
+    AsItIs(&'a [u8]),
+}
+
+impl<'a> Pieces<'a> {
+    fn add(&mut self, body: &'a [u8]) {
+        let piece = match event::split(body) {
+            Ok(parts) => {
+                let begin = self.heads.len();
+                event::join(&mut self.heads, &event::Split { packet_id: 0, payload: &[], ..parts });
+                (Head::Made(begin..self.heads.len()), parts.payload)
+            }
+            // Not for us to judge: the gateway refuses what it cannot read.
+            Err(_) => (Head::AsItIs(body), &[][..]),
+        };
+        self.list.push(piece);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.list.iter().map(|(head, payload)| match head {
+            Head::Made(range) => (self.heads.get(range.clone()).unwrap_or_default(), *payload),
+            Head::AsItIs(head) => (*head, *payload),
+        })
+    }
+}
+
 /// The offsets that an item covers.
-fn range(item: &Item) -> (Offset, Offset) {
+pub fn range(item: &Item) -> (Offset, Offset) {
     match item {
         Item::Event { offset, .. } => (*offset, offset.plus(1)),
         Item::Skip { from, to, .. } | Item::Unwanted { from, to } => (*from, *to),
@@ -275,7 +304,7 @@ mod tests {
         let (mut writer, mut reader, mut rest, mut batches) = (BatchWriter::new(3), BatchReader::new(), items, Vec::new());
         loop {
             let mut out = Vec::new();
-            let Some(sent) = writer.frame(rest, &lineage(), false, |_| 2, &mut out) else { return batches };
+            let Some(sent) = writer.frame(rest, &lineage(), false, &mut out) else { return batches };
             let Frame::Events(events) = Frame::decode(&out).expect("a frame") else { panic!("events") };
             batches.push(reader.open(&events, 10_000).expect("opens"));
             rest = &rest[sent.items..];

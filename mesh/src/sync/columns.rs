@@ -69,13 +69,12 @@ impl Bodies {
     }
 }
 
-/// Splits `bodies`, each given with the place where its payload begins, and appends the columns to `out`. `arrival` is where
-/// differences of arrivals start, and is moved on.
-pub fn encode(bodies: &[(&[u8], usize)], arrival: &mut u64, out: &mut Vec<u8>) {
+/// Splits bodies, each given as head and payload, and appends the columns to `out`. `arrival` is where differences of arrivals
+/// start, and is moved on.
+pub fn encode<'a>(bodies: impl Iterator<Item = (&'a [u8], &'a [u8])>, arrival: &mut u64, out: &mut Vec<u8>) {
     let mut heads = Heads::default();
     let mut payloads = Payloads::default();
-    for (body, payload_at) in bodies {
-        let (head, payload) = body.split_at((*payload_at).min(body.len()));
+    for (head, payload) in bodies {
         heads.add(head, arrival);
         payloads.add(payload);
     }
@@ -451,9 +450,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn round_trip(bodies: &[(Vec<u8>, usize)]) {
-        let borrowed: Vec<(&[u8], usize)> = bodies.iter().map(|(b, at)| (b.as_slice(), *at)).collect();
         let (mut out, mut sent, mut got) = (Vec::new(), 77, 77);
-        encode(&borrowed, &mut sent, &mut out);
+        encode(bodies.iter().map(|(b, at)| b.split_at(*at)), &mut sent, &mut out);
         let opened = decode(&out, bodies.len(), &mut got, 1 << 24).expect("opens");
         // The differences are taken modulo 2^48: only those bits are in a body.
         assert_eq!(sent & 0xffff_ffff_ffff, got & 0xffff_ffff_ffff);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sha2::Digest;
 
 use super::SyncError;
 use super::limits::{MAX_BROKERS, MAX_LINEAGE, MAX_SKIPS};
@@ -208,8 +209,18 @@ impl Goodbye {
 pub struct Objects {
     /// Names this set; equal sets have equal revisions. Never 0.
     pub revision: u64,
-    /// Each object as JSON.
-    pub objects: Vec<String>,
+    /// The objects as a JSON array, each as its author wrote it.
+    pub set: String,
+}
+
+impl Objects {
+    /// The frame for a set in its JSON form.
+    #[must_use]
+    pub fn new(set: String) -> Self {
+        let digest = sha2::Sha256::digest(set.as_bytes());
+        let revision = digest.iter().take(8).fold(0, |n, &b| n << 8 | u64::from(b));
+        Self { revision: revision.max(1), set }
+    }
 }
 
 impl<'a> Frame<'a> {

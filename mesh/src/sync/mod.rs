@@ -10,10 +10,13 @@ pub mod codec;
 pub mod columns;
 pub mod frame;
 pub mod limits;
+#[cfg(test)]
+mod measure;
 mod numbers;
 mod varint;
 #[cfg(test)]
 mod vectors;
+pub mod when;
 
 pub use batch::{Batch, BatchReader, BatchWriter, Skip, SkipReason};
 pub use chunk::{Chunks, Kind};

@@ -240,9 +240,8 @@ mod tests {
 
     #[test]
     fn a_will_keeps_its_properties_in_order_without_the_delay() {
-        let body =
-            b"\0\x04MQTT\x05\x36\0\x3c\0\0\x01a\x13\x26\0\x01k\0\x01v\x18\0\0\0\x05\x26\0\x01j\0\x01w\0\x01t\0\x02hi";
-        let body = [&body[..15], &[19], &body[16..]].concat();
+        let properties = b"\x26\0\x01k\0\x01v\x18\0\0\0\x05\x26\0\x01j\0\x01w";
+        let body = [&b"\0\x04MQTT\x05\x36\0\x3c\0\0\x01a"[..], &[19], properties, b"\0\x01t\0\x02hi"].concat();
         let will = read(&body).expect("well-formed").will.expect("a will");
         assert_eq!((will.delay_seconds, will.qos, will.retain), (5, 2, true));
         assert_eq!(will.properties, b"\x26\0\x01k\0\x01v\x26\0\x01j\0\x01w");

@@ -253,7 +253,7 @@ mod tests {
         for bytes in v4 {
             assert!(decode_bytes(bytes, Version::V4).is_err(), "{bytes:?}");
         }
-        let past_its_section: &[u8] = b"\x82\x0d\x00\x01\x01\x26\x00\x01a\x00\x01b\x00\x00";
+        let past_its_section: &[u8] = b"\x82\x0c\x00\x01\x01\x26\x00\x01a\x00\x01b\x00\x00";
         assert!(decode_bytes(past_its_section, Version::V5).is_err());
     }
 
