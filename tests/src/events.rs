@@ -1,7 +1,6 @@
 //! Reading a broker back: what it holds, each event with its offset, epoch and exact data.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -9,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::http;
+use crate::http::Response;
 
 /// How many events are asked for at a time.
 const PAGE: usize = 20_000;
@@ -94,17 +93,17 @@ impl Event {
     }
 }
 
-/// All events that a broker (`namespace/name`) has now, from the oldest.
+/// All events that a broker (`namespace/name`) has now, from the oldest, asked for page by page with `get`.
 ///
 /// # Errors
 /// When the broker cannot be read or a line is not an event.
-pub fn read(from: SocketAddr, broker: &str) -> Result<Vec<Entry>> {
+pub fn read(broker: &str, get: impl Fn(&str) -> Result<Response>) -> Result<Vec<Entry>> {
     let (namespace, name) = broker.split_once('/').context("a broker is namespace/name")?;
     let base = format!("/apis/godwit.dev/v1/namespaces/{namespace}/brokers/{name}/events");
     let mut entries: Vec<Entry> = Vec::new();
     let mut next = "earliest".to_owned();
     loop {
-        let response = http::request(from, "GET", &format!("{base}?from={next}&limit={PAGE}"), &[], b"")?;
+        let response = get(&format!("{base}?from={next}&limit={PAGE}"))?;
         if response.status != 200 {
             bail!("reading {broker}: {} {}", response.status, response.text());
         }

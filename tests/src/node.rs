@@ -36,6 +36,8 @@ pub struct Node {
     process: Option<Process>,
     /// Programs that run it, outermost first (`ip netns exec …`).
     pub before: Vec<String>,
+    /// A token to be sent with each request.
+    pub bearer: Option<String>,
     /// Variables set for it.
     pub environment: Vec<(String, String)>,
 }
@@ -88,6 +90,7 @@ impl Node {
             mqtt_port: None,
             process: None,
             before: Vec::new(),
+            bearer: None,
             environment: Vec::new(),
         })
     }
@@ -243,12 +246,18 @@ impl Node {
         Ok(())
     }
 
+    fn authorization(&self) -> Option<String> {
+        self.bearer.as_ref().map(|token| format!("Bearer {}", token.trim()))
+    }
+
     /// A GET.
     ///
     /// # Errors
     /// When there is no answer.
     pub fn get(&self, path: &str) -> Result<Response> {
-        http::request(self.http(), "GET", path, &[], b"")
+        let authorization = self.authorization();
+        let headers: Vec<(&str, &str)> = authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+        http::request(self.http(), "GET", path, &headers, b"")
     }
 
     /// Posts an event in binary mode with the given data and content type.
@@ -312,7 +321,7 @@ impl Node {
     /// # Errors
     /// When they cannot be read.
     pub fn events(&self, broker: &str) -> Result<Vec<Entry>> {
-        events::read(self.http(), broker)
+        events::read(broker, |path| self.get(path))
     }
 
     /// Waits until a broker has taken `count` events or more.

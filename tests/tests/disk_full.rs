@@ -1,0 +1,127 @@
+//! Promise: a full disk loses nothing that was acknowledged. Under `reject` new events are refused until there is room; under
+//! `drop-oldest` service goes on and what was dropped is counted; in both it resumes by itself when there is space.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use godwit_tests::audit;
+use godwit_tests::disk::Disk;
+use godwit_tests::lab::{self, Lab};
+use godwit_tests::load::{Load, Plan};
+use godwit_tests::need;
+use godwit_tests::node::{DEFAULT_BROKER, Node};
+use godwit_tests::wait::{self, Seen};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// An agent on a disk of its own, with small segments and a limit far above what the disk holds.
+fn agent_on(lab: &Lab, disk: &Disk, policy: &str) -> Result<Node> {
+    let mut agent = Node::agent(lab, "agent-1")?;
+    agent.keep_data_at(disk.path());
+    agent.set("storage.policy", policy);
+    agent.set("storage.segment-bytes", "1MiB");
+    agent.set("storage.max-bytes", "1GiB");
+    Ok(agent)
+}
+
+fn load(agent: &Node, name: &str) -> Load {
+    let mut plan = Plan::new(agent.mqtt());
+    (plan.clients, plan.rate, plan.size) = (5, 400, 1000);
+    plan.name = name.to_owned();
+    Load::start(plan)
+}
+
+/// Waits until no acknowledgement has come for a second.
+fn until_still(load: &Load) -> Result<u64> {
+    let mut last = (load.acknowledged(), std::time::Instant::now());
+    wait::until("acknowledgements stop", LIMIT, || {
+        let now = load.acknowledged();
+        if now != last.0 {
+            last = (now, std::time::Instant::now());
+        }
+        if last.1.elapsed() > Duration::from_secs(1) { Seen::Yes(now) } else { Seen::NotYet(now.to_string()) }
+    })
+}
+
+fn rejects_and_resumes(disk: &Disk, lab: &Lab) -> Result<()> {
+    let mut agent = agent_on(lab, disk, "reject")?;
+    agent.start()?;
+    let load = load(&agent, "load");
+    wait::at_least("publishes are acknowledged", LIMIT, 100, || Ok(load.acknowledged()))?;
+    let ballast = disk.fill(2 << 20)?;
+    let stuck = until_still(&load)?;
+    let refused = agent.post(DEFAULT_BROKER, "full", "text/plain", &[b'x'; 2000])?;
+    assert!(matches!(refused.status, 503 | 507), "{} {}", refused.status, refused.text());
+    assert!(agent.status().is_ok(), "a full disk does not stop /status");
+    std::fs::remove_file(ballast)?;
+    wait::at_least("acknowledgements go on by themselves", LIMIT, stuck + 500, || Ok(load.acknowledged()))?;
+    let records = load.finish(LIMIT)?;
+    println!("{}", audit::against_clients(&records, &agent.events(DEFAULT_BROKER)?)?);
+    agent.kill9()?;
+    agent.start()?;
+    audit::against_clients(&records, &agent.events(DEFAULT_BROKER)?)?;
+    Ok(())
+}
+
+#[test]
+fn reject_on_a_full_tmpfs_refuses_and_resumes() -> Result<()> {
+    need!("reject_on_a_full_tmpfs_refuses_and_resumes", root, "mount");
+    lab::run(|lab| rejects_and_resumes(&Disk::tmpfs(lab, "disk", 48)?, lab))
+}
+
+#[test]
+fn reject_on_a_full_ext4_refuses_and_resumes() -> Result<()> {
+    need!("reject_on_a_full_ext4_refuses_and_resumes", root, "losetup", "mkfs.ext4");
+    lab::run(|lab| rejects_and_resumes(&Disk::ext4(lab, "disk", 64)?, lab))
+}
+
+#[test]
+fn drop_oldest_on_a_full_disk_goes_on_and_counts_what_it_dropped() -> Result<()> {
+    need!("drop_oldest_on_a_full_disk_goes_on_and_counts_what_it_dropped", root, "mount");
+    lab::run(|lab| {
+        let disk = Disk::tmpfs(lab, "disk", 48)?;
+        let mut agent = agent_on(lab, &disk, "drop-oldest")?;
+        agent.start()?;
+        let load = load(&agent, "load");
+        wait::at_least("publishes are acknowledged", LIMIT, 6000, || Ok(load.acknowledged()))?;
+        let ballast = disk.fill(2 << 20)?;
+        let now = load.acknowledged();
+        wait::at_least("acknowledgements go on", LIMIT, now + 6000, || Ok(load.acknowledged()))?;
+        std::fs::remove_file(ballast)?;
+        load.finish(LIMIT)?;
+        let kept = agent.events(DEFAULT_BROKER)?;
+        audit::stored_once(&kept)?;
+        let (accepted, kept) = (agent.accepted(DEFAULT_BROKER)?, kept.len() as u64);
+        assert!(kept < accepted, "the disk is too small to hold all {accepted}");
+        let uplink = agent.consumer(DEFAULT_BROKER, "uplink")?;
+        let dropped: u64 =
+            uplink["dropped"].as_object().map_or(0, |d| d.values().filter_map(serde_json::Value::as_u64).sum());
+        assert_eq!(dropped + uplink["pending"].as_u64().unwrap_or(0), accepted, "the ledger adds up: {uplink}");
+        assert_eq!(dropped, accepted - kept, "all that is gone is counted: {uplink}");
+        println!("{accepted} accepted, {kept} kept, {dropped} dropped and counted");
+        Ok(())
+    })
+}
+
+#[test]
+fn reject_at_the_configured_limit_waits_for_the_gateway() -> Result<()> {
+    lab::run(|lab| {
+        let mut gateway = Node::gateway(lab)?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.set("storage.policy", "reject");
+        agent.set("storage.segment-bytes", "1MiB");
+        agent.set("storage.max-bytes", "4MiB");
+        agent.uplink(gateway.http());
+        agent.start()?;
+        let load = load(&agent, "load");
+        let stuck = until_still(&load)?;
+        let refused = agent.post(DEFAULT_BROKER, "full", "text/plain", &[b'x'; 2000])?;
+        assert_eq!(refused.status, 507, "{}", refused.text());
+        gateway.start()?;
+        wait::at_least("room is made by delivery", LIMIT, stuck + 2000, || Ok(load.acknowledged()))?;
+        let records = load.finish(LIMIT)?;
+        gateway.wait_accepted(DEFAULT_BROKER, agent.accepted(DEFAULT_BROKER)?, LIMIT)?;
+        println!("{}", audit::against_clients(&records, &gateway.events(DEFAULT_BROKER)?)?);
+        Ok(())
+    })
+}
