@@ -84,11 +84,11 @@ fn encode(name: &str) -> String {
     text
 }
 
-/// The consumers in an answer: a list, an object with `consumers`, or a single one.
+/// The consumers in an answer: all of them in `cursors`, or the one that was moved.
 fn table(answer: &Value) -> Table {
     let mut table = Table::new(&["CONSUMER", "CURSOR", "PENDING", "DELIVERED", "FILTERED", "DEAD-LETTERED", "DROPPED"]);
     let one = std::slice::from_ref(answer);
-    let list = answer.get("consumers").unwrap_or(answer).as_array().map_or(one, Vec::as_slice);
+    let list = answer.get("cursors").and_then(Value::as_array).map_or(one, Vec::as_slice);
     for consumer in list {
         let number = |name: &str| consumer.get(name).and_then(Value::as_u64).map_or(String::new(), |n| n.to_string());
         table.row(vec![
