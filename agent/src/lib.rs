@@ -6,7 +6,9 @@
 
 pub mod config;
 mod identity;
+mod link;
 pub mod mqtt;
+pub mod uplink;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use config::Config;
+use uplink::{Uplink, UplinkSettings};
 
 /// A running agent.
 #[derive(Debug)]
@@ -39,11 +42,15 @@ pub struct Agent {
     brokers: Brokers,
     triggers: Triggers,
     files: FileSet,
+    uplink: Uplink,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
     /// The listeners; they end when `sources` is cancelled.
     listeners: JoinSet<&'static str>,
     sources: CancellationToken,
+    /// The uplink's task; it ends when `consumers` is cancelled.
+    carrier: JoinSet<()>,
+    consumers: CancellationToken,
     /// Held until everything is closed.
     _lock: Lock,
 }
@@ -67,6 +74,12 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     Front::prepare(&config.http, credentials)?;
     if let Some(id) = &config.agent.id {
         AgentId::new(id).context("agent.id")?;
+    }
+    if let Some(url) = &config.gateway.url {
+        link::check_url(url)?;
+    }
+    if let Some(file) = &config.gateway.token_file {
+        std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
     }
     if let Some(folder) = &config.agent.manifests {
         Manifests::load_dir(folder)?;
@@ -101,6 +114,9 @@ impl Agent {
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
+        let (apply, ready) = link::objects(&triggers);
+        let settings = uplink_settings(&config, &clock);
+        let uplink = Uplink::open(id.clone(), brokers.clone(), storage, settings, apply, ready).await?;
         let mut files = FileSet::new(config.agent.manifests.as_deref(), triggers.clone(), chosen_by(&config));
         files.apply().await.map_err(anyhow::Error::msg)?;
 
@@ -117,9 +133,9 @@ impl Agent {
         if let Some(handle) = &mqtt_handle {
             handle.register(&metrics);
         }
-        let ops = ops(&id, &metrics, &brokers, &triggers, &files, mqtt_handle);
+        let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
-        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = link::routes(router, &uplink).fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
 
         let sources = CancellationToken::new();
         let mut listeners = JoinSet::new();
@@ -135,6 +151,9 @@ impl Agent {
             bound.server.serve(router, bound.door, server_metrics, stop).await;
             "the HTTP listener"
         });
+        let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
+        let (stop, up) = (consumers.clone(), uplink.clone());
+        carrier.spawn(async move { up.run(stop).await });
         tracing::info!(agent = %id, http = %addresses.http, mqtt = ?addresses.mqtt, "the agent is ready");
         let certificates = [("mqtt", mqtt_tls), ("http", bound.tls)];
         let certificates = certificates.into_iter().filter_map(|(name, tls)| Some((name, tls?))).collect();
@@ -158,10 +177,15 @@ impl Daemon for Agent {
     const NAME: &'static str = "the agent";
 
     async fn failed(&mut self) -> String {
-        match self.listeners.join_next().await {
-            Some(Ok(part)) => format!("{part} has ended by itself"),
-            Some(Err(error)) => format!("a listener has failed: {error}"),
-            None => std::future::pending().await,
+        tokio::select! {
+            Some(ended) = self.listeners.join_next() => match ended {
+                Ok(part) => format!("{part} has ended by itself"),
+                Err(error) => format!("a listener has failed: {error}"),
+            },
+            Some(ended) = self.carrier.join_next() => match ended {
+                Ok(()) => "the uplink has ended by itself".to_owned(),
+                Err(error) => format!("the uplink has failed: {error}"),
+            },
         }
     }
 
@@ -185,6 +209,8 @@ impl Daemon for Agent {
     async fn stop(mut self) {
         self.sources.cancel();
         while self.listeners.join_next().await.is_some() {}
+        self.consumers.cancel();
+        while self.carrier.join_next().await.is_some() {}
         self.triggers.close().await;
         self.brokers.close().await;
     }
@@ -202,6 +228,19 @@ fn chosen_by(config: &Config) -> process::Choose {
         let (here, mine) = (all.for_here(), all.for_agent(&labels));
         Manifests::new(here.objects().chain(mine.objects()).cloned())
     })
+}
+
+fn uplink_settings(config: &Config, clock: &Clock) -> UplinkSettings {
+    UplinkSettings {
+        url: config.gateway.url.clone(),
+        token_file: config.gateway.token_file.clone(),
+        tls: ClientTls::new(config.gateway.ca_file.as_deref()),
+        heartbeat: config.gateway.heartbeat,
+        backoff_max: config.gateway.backoff_max,
+        labels: config.agent.labels.0.clone(),
+        clock: clock.clone(),
+        ..UplinkSettings::default()
+    }
 }
 
 fn mqtt_tls(config: &Config, credentials: bool) -> anyhow::Result<Option<ServerTls>> {
@@ -239,20 +278,25 @@ fn ops(
     brokers: &Brokers,
     triggers: &Triggers,
     files: &FileSet,
+    uplink: &Uplink,
     mqtt: Option<mqtt::Handle>,
 ) -> Ops {
-    let (id, triggers, files) = (id.clone(), triggers.clone(), files.status());
+    link::register(metrics, uplink);
+    let (id, triggers, files, uplink) = (id.clone(), triggers.clone(), files.status(), uplink.clone());
     Ops::new(metrics.clone())
         .status(move |status| {
             status.insert("agent".to_owned(), Value::from(id.as_str()));
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
+            status.insert("link".to_owned(), uplink.status());
         })
         .brokers(brokers)
         .status(move |status| {
             status.insert("triggers".to_owned(), triggers.status());
             status.insert("manifests".to_owned(), files.to_json());
-            if let Some(mqtt) = &mqtt {
-                status.insert("mqtt".to_owned(), mqtt.status());
+            if let Some(Value::Object(mut listener)) = mqtt.as_ref().map(mqtt::Handle::status) {
+                // The sessions stand by themselves: they outlive connections.
+                status.insert("sessions".to_owned(), listener.remove("sessions").unwrap_or_default());
+                status.insert("mqtt".to_owned(), Value::Object(listener));
             }
         })
 }
