@@ -20,7 +20,7 @@ const MAX_HOST_CHARACTERS: usize = 40;
 ///
 /// # Errors
 /// When the configured or kept id is not a valid name, or the file cannot be read or written.
-pub fn agent_id(configured: Option<&str>, storage: &dyn Storage) -> anyhow::Result<AgentId> {
+pub(crate) fn agent_id(configured: Option<&str>, storage: &dyn Storage) -> anyhow::Result<AgentId> {
     if let Some(id) = configured {
         return AgentId::new(id).context("agent.id");
     }

@@ -42,7 +42,6 @@ pub struct Agent {
     brokers: Brokers,
     triggers: Triggers,
     files: FileSet,
-    uplink: Uplink,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
     /// The listeners; they end when `sources` is cancelled.
@@ -157,7 +156,20 @@ impl Agent {
         tracing::info!(agent = %id, http = %addresses.http, mqtt = ?addresses.mqtt, "the agent is ready");
         let certificates = [("mqtt", mqtt_tls), ("http", bound.tls)];
         let certificates = certificates.into_iter().filter_map(|(name, tls)| Some((name, tls?))).collect();
-        Ok(Self { id, addresses, brokers, triggers, files, certificates, credentials, listeners, sources, _lock: lock })
+        Ok(Self {
+            id,
+            addresses,
+            brokers,
+            triggers,
+            files,
+            certificates,
+            credentials,
+            listeners,
+            sources,
+            carrier,
+            consumers,
+            _lock: lock,
+        })
     }
 
     /// The agent's id.

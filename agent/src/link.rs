@@ -30,7 +30,10 @@ struct Wanted {
 pub(crate) fn check_url(url: &str) -> anyhow::Result<()> {
     let parsed: http::Uri = url.parse().with_context(|| format!("gateway.url \"{url}\""))?;
     let known = matches!(parsed.scheme_str(), Some("http" | "https"));
-    anyhow::ensure!(known && parsed.host().is_some(), "gateway.url \"{url}\" is not an http:// or https:// URL with a host");
+    anyhow::ensure!(
+        known && parsed.host().is_some(),
+        "gateway.url \"{url}\" is not an http:// or https:// URL with a host"
+    );
     Ok(())
 }
 
@@ -50,12 +53,14 @@ pub(crate) fn objects(triggers: &Triggers) -> (Apply, Ready) {
 /// Adds the link's endpoint to a router: `GET` shows it, `PUT {"held": true|false}` holds it or lets it go on.
 pub(crate) fn routes(router: Router, uplink: &Uplink) -> Router {
     let (shown, steered) = (uplink.clone(), uplink.clone());
-    router
-        .route(Method::GET, PATH, move |_| std::future::ready(respond::json(StatusCode::OK, &shown.status())))
-        .route(Method::PUT, PATH, move |request| {
+    router.route(Method::GET, PATH, move |_| std::future::ready(respond::json(StatusCode::OK, &shown.status()))).route(
+        Method::PUT,
+        PATH,
+        move |request| {
             let uplink = steered.clone();
             async move { steer(&uplink, request).await }
-        })
+        },
+    )
 }
 
 async fn steer(uplink: &Uplink, mut request: Request) -> Response {
@@ -91,7 +96,12 @@ pub(crate) fn register(metrics: &Metrics, uplink: &Uplink) {
         for named in [LinkState::Up, LinkState::Down, LinkState::Held] {
             samples.gauge("godwit_link_state", states, &[("state", named.name())], u8::from(state == named));
         }
-        samples.counter("godwit_link_connections", "Connections to the gateway that came about.", &[], count("connections"));
+        samples.counter(
+            "godwit_link_connections",
+            "Connections to the gateway that came about.",
+            &[],
+            count("connections"),
+        );
         let sent = "Bytes sent to the gateway, before TLS.";
         samples.counter("godwit_link_sent_bytes", sent, &[], count("sent_bytes"));
         let received = "Bytes received from the gateway, before TLS.";
