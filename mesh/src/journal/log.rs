@@ -105,6 +105,10 @@ pub struct Log {
     /// Names of files that may be overwritten, oldest first.
     pub(super) spares: VecDeque<String>,
     next_spare: u64,
+    /// A segment was freed and the folder has not been synced since.
+    freed: bool,
+    /// Freed segments that could not be removed.
+    lingering: Vec<String>,
     elapsed_base: u64,
     /// A segment that was sealed and has no footer yet.
     unsealed: Option<u64>,
@@ -132,6 +136,8 @@ impl Log {
             control_only: false,
             poisoned: false,
             next_spare: found.next_spare,
+            freed: false,
+            lingering: Vec::new(),
             unsealed: None,
             spares: found.spares,
             elapsed_base: found.state.elapsed_ms.saturating_sub(now),
@@ -266,6 +272,7 @@ impl Log {
         // durable before: only now may the file's content change. A power cut before leaves an old file under the old name, or
         // under the new one with a head that does not fit it, which recovery takes for unused.
         self.storage.sync_dir(&self.dir)?;
+        self.freed = false;
         let file = self.storage.open(&self.path(&name), false)?;
         let snapshot = state.encode();
         let head = Head {
@@ -361,7 +368,15 @@ impl Log {
     fn take_file(&mut self, need: Need) -> Result<String, Refused> {
         let reserve = if need == Need::Events { RESERVE } else { 0 };
         while self.spares.len() <= reserve {
-            self.add_spare()?;
+            match self.add_spare() {
+                // The reserve was lost in a power cut, and those that hold do not let the oldest go. A start and the cursors may
+                // exceed the limit by this segment: events may not, so it is free again with the next start or the next roll.
+                Err(Refused::Full) if need == Need::Control => {
+                    let name = self.new_file(false).map_err(|e| Refused::from_io("making a segment", &e))?;
+                    self.spares.push_back(name);
+                }
+                other => other?,
+            }
         }
         self.spares.pop_front().ok_or(Refused::DiskFull)
     }
@@ -452,39 +467,80 @@ impl Log {
     /// Frees the oldest segment, if the policy lets it go. Who had not read it has the loss counted: in the next snapshot, or,
     /// should the power fail before, by the recovery that finds the segment gone.
     fn give_up_oldest(&mut self) -> bool {
-        let shared = Arc::clone(&self.view);
-        let mut view = lock(&shared);
-        let Some(end) = view.table.get(1).map(|s| s.first) else { return false };
-        let held = view.state.consumers.values().any(|c| c.holds && c.cursor < end);
+        let held = {
+            let view = lock(&self.view);
+            let Some(end) = view.table.get(1).map(|s| s.first) else { return false };
+            view.state.consumers.values().any(|c| c.holds && c.cursor < end)
+        };
         if self.options.policy == Policy::Reject && held {
             return false;
         }
-        self.free_oldest(&mut view)
+        self.free_oldest()
     }
 
-    fn free_oldest(&mut self, view: &mut View) -> bool {
+    fn free_oldest(&mut self) -> bool {
+        let Some(seq) = ({ lock(&self.view).table.front().map(|s| s.seq) }) else { return false };
+        if let Err(e) = self.settle_freed(seq) {
+            warn!(dir = %self.dir, error = %e, "could not take the name off a freed segment: freeing no more of them");
+            return false;
+        }
+        let mut view = lock(&self.view);
         let Some(segment) = view.table.pop_front() else { return false };
         let (seq, first) = view.table.front().map_or((segment.seq + 1, view.state.next), |s| (s.seq, s.first));
         view.state.trim(seq, first);
+        drop(view);
         self.release(&segment);
         true
     }
 
+    /// Makes durable that the freed segments below `seq` have lost their names.
+    ///
+    /// durable before: the next younger one loses its own. Were an older one found again after a power cut and a younger one not,
+    /// what lies between them would look like damage, and what was refused at the end of the older one would be read in its place.
+    fn settle_freed(&mut self, seq: u64) -> io::Result<()> {
+        while let Some(name) = self.lingering.last() {
+            match self.storage.remove(&self.path(name)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => self.lingering.pop(),
+            };
+            self.freed = true;
+        }
+        for at in 0..self.spares.len() {
+            let Some(name) = self.spares.get(at).filter(|name| Segment::parse(name).is_some_and(|(s, _)| s < seq)) else {
+                continue;
+            };
+            let spare = spare_name(self.next_spare);
+            self.storage.rename(&self.path(name), &self.path(&spare))?;
+            self.next_spare += 1;
+            self.spares[at] = spare;
+            self.freed = true;
+        }
+        if self.freed {
+            self.storage.sync_dir(&self.dir)?;
+            self.freed = false;
+        }
+        Ok(())
+    }
+
     /// A freed segment's file becomes a spare, or goes.
     fn release(&mut self, segment: &Segment) {
+        let name = segment.name();
+        let path = self.path(&name);
+        self.freed = true;
         if segment.len == self.options.segment_bytes && self.spares.len() <= RESERVE {
-            self.spares.push_back(segment.name());
-        } else if let Err(e) = self.storage.remove(&self.path(&segment.name())) {
-            warn!(dir = %self.dir, file = segment.name(), error = %e, "could not remove a segment that is no longer needed");
+            let spare = spare_name(self.next_spare);
+            self.next_spare += 1;
+            let renamed = self.storage.rename(&path, &self.path(&spare));
+            self.spares.push_back(if renamed.is_ok() { spare } else { name });
+        } else if let Err(e) = self.storage.remove(&path) {
+            warn!(dir = %self.dir, file = name, error = %e, "could not remove a segment that is no longer needed");
+            self.lingering.push(name);
         }
     }
 
     /// Applies the limits of age, count, size and `keep`. To be called now and then.
     pub fn maintain(&mut self) {
-        while self.oldest_is_due() {
-            let view = Arc::clone(&self.view);
-            self.free_oldest(&mut lock(&view));
-        }
+        while self.oldest_is_due() && self.free_oldest() {}
     }
 
     fn oldest_is_due(&mut self) -> bool {

@@ -5,6 +5,7 @@
 //! `log` writes one batch after the other into `segment`s in the bytes that `format` knows, `state` is what the records add up to,
 //! `recovery` finds it again after whatever happened, `scan` and `reader` read it back, `summary` lets them skip what nobody wants.
 
+mod bare;
 mod commit;
 mod consumer;
 mod control;
@@ -23,6 +24,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use bare::Bare;
 pub use commit::{Committed, Receipt};
 pub use consumer::Consumer;
 pub use control::{ConsumerStatus, Done, DropReason, Start};

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::error::OpenError;
 use super::format::{HEAD_BYTES, Head, HeadRead, VERSION, snapshot_crc};
 use super::scan::Scan;
-use super::segment::{Segment, Table, parse_spare};
+use super::segment::{Segment, Table, parse_spare, spare_name};
 use super::state::State;
 use super::{Offset, Options};
 use crate::storage::{Storage, StorageFile, read_exact_at};
@@ -50,10 +50,22 @@ impl Recovery<'_> {
 
     fn run(&self, options: &Options) -> Result<Recovered, OpenError> {
         self.storage.make_dir(self.dir).map_err(self.error("making the folder"))?;
-        let (mut table, mut spares, next_spare) = self.list(options)?;
+        let (mut table, mut spares, mut next_spare) = self.list(options)?;
         let last_seq = table.back().map_or(0, |s| s.seq);
         let (base, mut state, start) = self.base(&mut table, &mut spares, options)?;
 
+        // Made ready for events and never begun. Under its name such a file would stand between the segment before it and the one
+        // that this start begins, and hide what was found at the end of the former.
+        // durable before: the sync of the folder that precedes the next segment's head.
+        for name in spares.iter_mut().filter(|name| Segment::parse(name).is_some()) {
+            let spare = spare_name(next_spare);
+            next_spare += 1;
+            let path = |name: &str| format!("{}/{name}", self.dir);
+            self.storage
+                .rename(&path(name), &path(&spare))
+                .map_err(self.error("renaming a segment that was never begun"))?;
+            *name = spare;
+        }
         // Freed before the snapshot was written; not yet reused.
         while table.front().is_some_and(|s| s.seq < state.first_seq) {
             if let Some(segment) = table.pop_front() {

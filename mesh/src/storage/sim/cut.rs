@@ -356,13 +356,12 @@ fn tell(state: &State, doubts: &[Doubt], fates: &[Fate]) -> Cut {
             (what, fate)
         })
         .collect();
-    Cut { at: state.effects, changes }
+    Cut { changes }
 }
 
 /// The power cut that a disk has gone through; told in words only if somebody asks.
 #[derive(Debug, Clone)]
 pub(super) struct Cut {
-    at: usize,
     changes: Vec<(What, Fate)>,
 }
 
@@ -374,7 +373,7 @@ enum What {
 
 impl Cut {
     pub(super) fn tell(&self) -> String {
-        let mut text = format!("power cut after {} effects:", self.at);
+        let mut text = String::from("power cut:");
         for (what, fate) in &self.changes {
             let done = match what {
                 What::Name(NameKind::Create(name)) => format!("create {name}"),
