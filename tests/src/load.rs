@@ -7,11 +7,14 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -48,6 +51,8 @@ pub struct Plan {
     pub topic: String,
     /// User name and password.
     pub user: Option<(String, String)>,
+    /// The network namespace in which the clients live, if not the test's own.
+    pub inside: Option<PathBuf>,
 }
 
 impl Plan {
@@ -65,6 +70,7 @@ impl Plan {
             count: 0,
             topic: "load/{}".to_owned(),
             user: None,
+            inside: None,
         }
     }
 }
@@ -202,6 +208,11 @@ impl Drop for Load {
 }
 
 fn run(plan: &Plan, shared: &Arc<Shared>) -> Result<Vec<Record>> {
+    if let Some(path) = &plan.inside {
+        // Only this thread moves, and with it the sockets that it makes.
+        let namespace = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut tasks = JoinSet::new();

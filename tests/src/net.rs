@@ -1,6 +1,7 @@
 //! A network namespace with a link of its own to the machine, to cut and to spoil as root.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -50,6 +51,12 @@ impl Namespace {
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
+    }
+
+    /// Its file, by which a thread moves in.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
     }
 
     /// Takes the link down, or up again: both sides notice.

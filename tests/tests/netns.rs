@@ -43,10 +43,11 @@ impl Apart {
         Ok(Self { agent, gateway, namespace })
     }
 
-    /// Load from inside the namespace, by our own command: the link may be cut without cutting the clients.
+    /// Load by clients inside, whom the link's fate does not touch.
     fn load(&self) -> Load {
         let mut plan = Plan::new(self.agent.mqtt());
         (plan.clients, plan.rate) = (3, 200);
+        plan.inside = Some(self.namespace.path());
         Load::start(plan)
     }
 

@@ -18,6 +18,7 @@ mod run;
 mod session;
 mod window;
 
-pub use down::{Applied, Apply, Refusal};
+pub use connect::LinkError;
+pub use down::{Apply, Ready};
 pub use link::{LinkState, LinkStatus};
 pub use run::{CONSUMER, Uplink, UplinkError, UplinkSettings, register};

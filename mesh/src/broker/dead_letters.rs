@@ -32,6 +32,7 @@ impl Broker {
                     max_age_ms: None,
                     max_count: None,
                     policy: Policy::Reject,
+                    digest: None,
                     ..self.options.clone()
                 };
                 let journal = open_journal(self.storage.clone(), self.dead_letters_dir(), options, self.name()).await?;

@@ -6,9 +6,13 @@
 //! lost or damaged index costs no event: the folders stay, and a Broker made anew under its name goes on from its journal.
 
 mod dead_letters;
+mod digest;
 mod index;
 mod registry;
 mod share;
 mod status;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use digest::UNTOLD;
 pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers};

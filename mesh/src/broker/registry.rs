@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::digest::digest;
 use super::{index, share};
 use crate::journal::{Journal, OpenError, Options};
 use crate::names::{AgentId, BrokerName};
@@ -87,6 +89,8 @@ pub struct Broker {
     settings: watch::Sender<BrokerSettings>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) options: Options,
+    /// Its part of the disk as it was last settled.
+    max_bytes: AtomicU64,
     pub(super) dead_letters: OnceCell<Journal>,
 }
 
@@ -284,25 +288,33 @@ impl Inner {
     }
 
     async fn open_broker(&self, name: &BrokerName) -> Result<Arc<Broker>, BrokerError> {
-        let options = self.defaults.options.clone();
+        let options = self.options();
         let journal = open_journal(self.storage.clone(), format!("{}/journal", dir(name)), options.clone(), name).await?;
         Ok(Arc::new(Broker {
             name: name.clone(),
             journal,
             settings: watch::Sender::new(BrokerSettings::default()),
             storage: self.storage.clone(),
+            max_bytes: AtomicU64::new(options.max_bytes),
             options,
             dead_letters: OnceCell::new(),
         }))
+    }
+
+    /// The journals' options: the defaults, and what is noted of events.
+    fn options(&self) -> Options {
+        Options { digest: Some(digest), ..self.defaults.options.clone() }
     }
 
     /// Gives each Broker its part of the disk.
     fn share(&self) {
         let brokers: Vec<_> = self.lock().values().cloned().collect();
         let used: Vec<u64> = brokers.iter().map(|b| b.journal.bytes()).collect();
-        let options = &self.defaults.options;
+        let options = self.options();
         for (broker, max_bytes) in brokers.iter().zip(share::limits(options.max_bytes, options.segment_bytes, &used)) {
-            broker.journal.set_options(Options { max_bytes, ..options.clone() });
+            if broker.max_bytes.swap(max_bytes, Ordering::Relaxed) != max_bytes {
+                broker.journal.set_options(Options { max_bytes, ..options.clone() });
+            }
         }
     }
 }

@@ -2,7 +2,26 @@
 //!
 //! Each Trigger is one task with a durable cursor on its Broker's journal: read, filter, send, and only then move the cursor. One
 //! event is outstanding at a time. A Trigger whose subscriber does not answer holds no event in memory and delays no other.
+//!
+//! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
+//! task does, `dispatcher` is the task, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide what
+//! follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
 
+mod attempt;
+mod dead_letter;
+mod dispatcher;
+mod identity;
+mod live;
+mod outcome;
+mod plan;
+mod policy;
+mod sender;
+mod store;
+mod target;
+#[cfg(test)]
+mod tests;
 mod triggers;
+mod ttl;
 
+pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Triggers};

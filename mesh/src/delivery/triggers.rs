@@ -1,16 +1,32 @@
 //! The Triggers of this process, in sets that are applied as a whole.
+//!
+//! Applying has two halves. The first may fail and changes nothing that runs: it checks the set against the others, makes
+//! Brokers, and makes the new Triggers' uids and cursors durable. The second cannot fail: it puts the set in the place of the
+//! owner's last one and starts, replaces and ends tasks.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::broker::{BrokerError, Brokers};
+use super::dead_letter::Mark;
+use super::dispatcher::Dispatcher;
+use super::identity::{self, Identity};
+use super::live::{Live, consumer_name};
+use super::plan::Plan;
+use super::sender::Sender;
+use super::store::append;
+use crate::broker::{Broker, BrokerError, BrokerSettings, Brokers};
 use crate::clock::Clock;
-use crate::journal::Refused;
-use crate::manifest::{Manifests, ObjectName};
+use crate::door::ClientTls;
+use crate::journal::{Refused, Start};
+use crate::manifest::{BrokerObject, Manifests, ObjectName};
 use crate::names::BrokerName;
 
 /// Who brought a set. Applying one never touches what another owner brought.
@@ -42,11 +58,11 @@ impl fmt::Display for Owner {
 /// What deliveries need to know of the process.
 #[derive(Debug, Clone)]
 pub struct DeliverySettings {
-    /// How to trust and be trusted by subscribers with `https`.
-    pub tls: Arc<rustls::ClientConfig>,
+    /// Whom to trust among subscribers with `https`.
+    pub tls: ClientTls,
     /// The address under which this process's own Brokers are reached, for `status` and for URIs relative to them.
     pub address: Url,
-    /// Largest event taken as a reply, in bytes.
+    /// Largest answer taken as a reply, in bytes.
     pub max_event_bytes: usize,
     /// Time for arrival stamps and `Retry-After` dates.
     pub clock: Clock,
@@ -56,12 +72,12 @@ pub struct DeliverySettings {
 #[derive(Debug, Error)]
 pub enum ApplyError {
     /// Another owner brought an object of this name.
-    #[error("{object}: metadata.name: held by {holder}; delete it there or choose another name")]
+    #[error("{object}: metadata.name: the name is held by {holder}; delete it there, or choose another name")]
     Held {
         /// Kind, namespace and name.
         object: String,
         /// Who holds it.
-        holder: Owner,
+        holder: String,
     },
     /// A Trigger cannot move to another Broker (D27).
     #[error(
@@ -69,26 +85,37 @@ pub enum ApplyError {
     )]
     BrokerChanged {
         /// The Trigger.
-        trigger: ObjectName,
+        trigger: String,
         /// Its Broker.
-        from: BrokerName,
+        from: String,
         /// The Broker in the new set.
-        to: BrokerName,
+        to: String,
     },
     /// A Broker could not be made.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The Triggers' ids could not be kept.
-    #[error("keeping the ids of Triggers in {broker}: {source}")]
+    /// The Triggers' uids or cursors could not be kept.
+    #[error("keeping the Triggers of broker {broker}: {source}")]
     Keep {
         /// The Broker whose journal refused.
         broker: BrokerName,
         /// Why.
         source: Refused,
     },
+    /// The system has no random numbers for a uid.
+    #[error("no random numbers to be had for a uid: {0}")]
+    Random(#[from] getrandom::Error),
     /// The process is stopping.
     #[error("delivery is stopping")]
     Stopping,
+}
+
+/// What every task needs.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) brokers: Brokers,
+    pub(crate) sender: Sender,
+    pub(crate) settings: DeliverySettings,
 }
 
 /// The Triggers of this process. Cheap to clone.
@@ -96,50 +123,316 @@ pub enum ApplyError {
 pub struct Triggers(Arc<Inner>);
 
 #[derive(Debug)]
-#[allow(dead_code)]
 struct Inner {
-    brokers: Brokers,
-    settings: DeliverySettings,
+    context: Arc<Context>,
+    /// One set at a time.
+    applying: tokio::sync::Mutex<()>,
+    table: Mutex<Table>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
-#[allow(clippy::todo, clippy::unused_async)]
+#[derive(Debug, Default)]
+struct Table {
+    sets: BTreeMap<Owner, (u64, Manifests)>,
+    entries: BTreeMap<ObjectName, Entry>,
+}
+
+/// One Trigger that is applied.
+#[derive(Debug)]
+struct Entry {
+    plan: Arc<Plan>,
+    live: Arc<Live>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
 impl Triggers {
-    /// No Triggers yet, on these Brokers.
+    /// No Triggers yet, on these Brokers. Call within a runtime.
     #[must_use]
     pub fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
-        Self(Arc::new(Inner { brokers, settings }))
+        let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
+        let this = Self(Arc::new(Inner {
+            context: Arc::new(Context { brokers, sender, settings }),
+            applying: tokio::sync::Mutex::default(),
+            table: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }));
+        let inner = Arc::downgrade(&this.0);
+        this.0.context.brokers.on_made(Box::new(move |broker| {
+            if let Some(inner) = inner.upgrade() {
+                inner.greet(broker);
+            }
+        }));
+        this
     }
 
     /// Makes `set` what `owner` brings: all of it, or nothing. Call it once for each owner at every start, with an empty set
-    /// if there is none: Triggers that the owner no longer brings are forgotten, with their cursors. When this returns
-    /// without an error, every event appended from now on will reach the Triggers that are ready.
+    /// if there is none, and for the gateway's before the files': Triggers that an owner no longer brings are forgotten, with
+    /// their cursors. When this returns without an error, every event appended from now on reaches the Triggers in the set.
+    ///
+    /// All objects are applied; which of them are for this process is the caller's affair ([`Manifests::for_here`]).
     ///
     /// # Errors
     /// Why nothing was applied.
-    pub async fn apply(&self, _owner: Owner, _set: Manifests, _revision: u64) -> Result<(), ApplyError> {
-        todo!()
+    pub async fn apply(&self, owner: Owner, set: Manifests, revision: u64) -> Result<(), ApplyError> {
+        let inner = &*self.0;
+        let _applying = inner.applying.lock().await;
+        if inner.stop.is_cancelled() {
+            return Err(ApplyError::Stopping);
+        }
+        inner.check(owner, &set)?;
+        for broker in set.brokers().filter(|b| b.foreign_class.is_none()) {
+            inner.context.brokers.ensure(&broker.name).await?;
+        }
+        let (plans, identities) = inner.keep(owner, &set).await?;
+        inner.forget(owner, &set).await;
+        inner.run(owner, revision, set, plans, &identities);
+        Ok(())
     }
 
-    /// The revision and objects that `owner` brought last.
+    /// The revision and the set that `owner` brought last.
     #[must_use]
-    pub fn applied(&self, _owner: Owner) -> Option<(u64, Manifests)> {
-        todo!()
+    pub fn applied(&self, owner: Owner) -> Option<(u64, Manifests)> {
+        self.0.table().sets.get(&owner).cloned()
     }
 
-    /// All Triggers as `/status` shows them.
+    /// All Triggers as `/status` shows them, by namespace and name.
     #[must_use]
     pub fn status(&self) -> Value {
-        todo!()
+        let context = &self.0.context;
+        let shown: Vec<_> = self.0.table().entries.values().map(|entry| (entry.live.clone(), entry.plan.clone())).collect();
+        let shown = shown.iter().map(|(live, plan)| live.status(plan, &context.brokers, &context.settings.clock));
+        Value::Array(shown.collect())
     }
 
-    /// Whether every Trigger that `owner` brought is ready, and else which is not and why.
-    #[must_use]
-    pub fn ready(&self, _owner: Owner) -> Result<(), String> {
-        todo!()
+    /// Whether every Trigger that `owner` brought is ready.
+    ///
+    /// # Errors
+    /// Which are not, and why.
+    pub fn ready(&self, owner: Owner) -> Result<(), String> {
+        let table = self.0.table();
+        let ours = table.entries.values().filter(|entry| entry.live.owner == owner);
+        let reasons: Vec<String> = ours.filter_map(|entry| entry.live.not_ready()).collect();
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
     /// Stops all Triggers: what is being sent has 5 s to finish, then cursors are made durable.
     pub async fn close(&self) {
-        todo!()
+        self.0.stop.cancel();
+        let _applying = self.0.applying.lock().await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses names that others hold, and Triggers that would change their Broker.
+    fn check(&self, owner: Owner, set: &Manifests) -> Result<(), ApplyError> {
+        let table = self.table();
+        for object in set.objects() {
+            let holds = |other: &Manifests| other.objects().any(|o| o.kind() == object.kind() && o.name() == object.name());
+            let holder = table.sets.iter().find(|(other, (_, brought))| **other != owner && holds(brought));
+            if let Some((holder, _)) = holder {
+                return Err(ApplyError::Held { object: object.to_string(), holder: holder.to_string() });
+            }
+        }
+        let kept: BTreeMap<ObjectName, (BrokerName, Identity)> = self
+            .context
+            .brokers
+            .list()
+            .iter()
+            .flat_map(|b| Identity::all(b.journal()).into_iter().map(|(name, id)| (name, (b.name().clone(), id))))
+            .collect();
+        for trigger in set.triggers() {
+            let running = table.entries.get(&trigger.name).map(|entry| entry.plan.broker.clone());
+            let kept = kept.get(&trigger.name);
+            if let Some((_, id)) = kept.filter(|(_, id)| id.owner != owner.name()) {
+                return Err(ApplyError::Held { object: format!("Trigger {}", trigger.name), holder: id.owner.clone() });
+            }
+            let from = running.or_else(|| kept.map(|(broker, _)| broker.clone()));
+            if let Some(from) = from.filter(|from| *from != trigger.broker) {
+                return Err(ApplyError::BrokerChanged {
+                    trigger: trigger.name.to_string(),
+                    from: from.to_string(),
+                    to: trigger.broker.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes uids and cursors of the set's Triggers durable, where their Brokers are there.
+    async fn keep(&self, owner: Owner, set: &Manifests) -> Result<(Vec<Plan>, BTreeMap<ObjectName, Identity>), ApplyError> {
+        let objects: BTreeMap<&BrokerName, &BrokerObject> = set.brokers().map(|b| (&b.name, b)).collect();
+        let others = self.broker_objects(Some(owner));
+        let plans: Vec<Plan> = set
+            .triggers()
+            .map(|t| Plan::new(t, objects.get(&t.broker).copied().or_else(|| others.get(&t.broker))))
+            .collect();
+        let mut identities = BTreeMap::new();
+        let mut brokers: BTreeMap<BrokerName, Arc<Broker>> = BTreeMap::new();
+        for plan in &plans {
+            let known = self.table().entries.get(&plan.name).map(|entry| entry.live.uid.clone());
+            let broker = self.context.brokers.get(&plan.broker);
+            let kept = broker.as_ref().and_then(|b| Identity::find(b.journal(), &plan.name));
+            let identity = match (kept, known) {
+                (Some(kept), _) => kept,
+                (None, Some(uid)) => Identity { uid, owner: owner.name().to_owned() },
+                (None, None) => {
+                    let drawn = Identity::draw(owner)?;
+                    if let Some(broker) = &broker {
+                        append(broker.journal(), |append| append.put(&identity::key(&plan.name), &drawn.encode()))
+                            .await
+                            .map_err(|source| ApplyError::Keep { broker: plan.broker.clone(), source })?;
+                    }
+                    drawn
+                }
+            };
+            identities.insert(plan.name.clone(), identity);
+            if let Some(broker) = broker {
+                brokers.insert(plan.broker.clone(), broker);
+            }
+        }
+        for plan in &plans {
+            let (Some(broker), Some(identity)) = (brokers.get(&plan.broker), identities.get(&plan.name)) else { continue };
+            let name = consumer_name(&plan.name, &identity.uid);
+            let _registered = broker.journal().consumer(&name, plan.start(), plan.hold);
+        }
+        for (name, broker) in brokers {
+            // durable before: after this, no event may pass the new Triggers by.
+            append(broker.journal(), |_| {}).await.map_err(|source| ApplyError::Keep { broker: name, source })?;
+        }
+        Ok((plans, identities))
+    }
+
+    /// Ends and forgets the Triggers that `owner` brought and `set` does not have.
+    async fn forget(&self, owner: Owner, set: &Manifests) {
+        let stays = |name: &ObjectName| set.triggers().any(|t| t.name == *name);
+        let gone: Vec<Entry> = {
+            let mut table = self.table();
+            let names: Vec<_> = table
+                .entries
+                .values()
+                .filter(|entry| entry.live.owner == owner && !stays(&entry.live.name))
+                .map(|entry| entry.live.name.clone())
+                .collect();
+            names.iter().filter_map(|name| table.entries.remove(name)).collect()
+        };
+        for entry in gone {
+            // Nobody waits for what it was about: it ends where it stands.
+            entry.task.abort();
+            let _ = entry.task.await;
+            if let Some(broker) = self.context.brokers.get(&entry.plan.broker) {
+                forget_one(&broker, &entry.live.name, &entry.live.uid).await;
+            }
+        }
+        for broker in self.context.brokers.list() {
+            for (name, identity) in Identity::all(broker.journal()) {
+                if identity.owner == owner.name() && !stays(&name) {
+                    forget_one(&broker, &name, &identity.uid).await;
+                }
+            }
+        }
+    }
+
+    /// Puts the set in place and starts or replaces tasks. Cannot fail.
+    fn run(
+        &self,
+        owner: Owner,
+        revision: u64,
+        set: Manifests,
+        plans: Vec<Plan>,
+        identities: &BTreeMap<ObjectName, Identity>,
+    ) {
+        self.table().sets.insert(owner, (revision, set));
+        let objects = self.broker_objects(None);
+        for broker in self.context.brokers.list() {
+            let uplink = objects.get(broker.name()).is_none_or(BrokerObject::uplink);
+            broker.set(BrokerSettings { uplink });
+        }
+        let mut table = self.table();
+        for plan in plans {
+            let Some(identity) = identities.get(&plan.name) else { continue };
+            self.start(&mut table, plan, owner, &identity.uid);
+        }
+        // What a Broker lends to its Triggers may have changed for other owners' too.
+        let lent: Vec<_> = table
+            .sets
+            .values()
+            .flat_map(|(_, set)| set.triggers())
+            .filter_map(|trigger| {
+                let entry = table.entries.get(&trigger.name)?;
+                let plan = Plan::new(trigger, objects.get(&trigger.broker));
+                (*entry.plan != plan).then(|| (plan, entry.live.owner, entry.live.uid.clone()))
+            })
+            .collect();
+        for (plan, owner, uid) in lent {
+            self.start(&mut table, plan, owner, &uid);
+        }
+    }
+
+    /// Starts a task, or replaces one whose plan has changed. The new one begins when the old one has ended, at its cursor.
+    fn start(&self, table: &mut Table, plan: Plan, owner: Owner, uid: &str) {
+        let old = match table.entries.remove(&plan.name) {
+            Some(entry) if *entry.plan == plan && entry.live.uid == uid => {
+                table.entries.insert(plan.name.clone(), entry);
+                return;
+            }
+            old => old,
+        };
+        let name = plan.name.clone();
+        let plan = Arc::new(plan);
+        let live = Arc::new(Live::new(name.clone(), owner, uid.to_owned()));
+        live.resolved(&plan.resolve(&self.context.brokers, &self.context.settings.address), &self.context.settings.address);
+        let stop = self.stop.child_token();
+        let dispatcher = Dispatcher::new(self.context.clone(), plan.clone(), live.clone(), stop.clone());
+        let task = self.tasks.spawn(async move {
+            if let Some(old) = old {
+                old.stop.cancel();
+                let _ = old.task.await;
+            }
+            dispatcher.run().await;
+        });
+        table.entries.insert(name, Entry { plan, live, stop, task });
+    }
+
+    /// Registers the Triggers that waited for a Broker, from its first event on, before anyone can append to it.
+    fn greet(&self, broker: &Arc<Broker>) {
+        for entry in self.table().entries.values().filter(|entry| entry.plan.broker == *broker.name()) {
+            let identity = Identity { uid: entry.live.uid.clone(), owner: entry.live.owner.name().to_owned() };
+            let key = identity::key(&entry.live.name);
+            // Not awaited: it is durable with, or before, the first event. A refusal means that the disk is gone.
+            if let Err(error) = broker.journal().append(|append| append.put(&key, &identity.encode())) {
+                tracing::warn!(trigger = %entry.live.name, broker = %broker.name(), %error, "the Trigger's uid is not kept");
+            }
+            let _registered = broker.journal().consumer(&entry.live.consumer(), Start::Earliest, entry.plan.hold);
+        }
+    }
+
+    /// The Brokers' objects that are applied, but for one owner's.
+    fn broker_objects(&self, but: Option<Owner>) -> BTreeMap<BrokerName, BrokerObject> {
+        let table = self.table();
+        let sets = table.sets.iter().filter(|(owner, _)| Some(**owner) != but);
+        sets.flat_map(|(_, (_, set))| set.brokers()).map(|b| (b.name.clone(), b.clone())).collect()
+    }
+}
+
+/// Removes a Trigger's cursor, uid and last mark.
+async fn forget_one(broker: &Broker, name: &ObjectName, uid: &str) {
+    broker.journal().remove_consumer(&consumer_name(name, uid));
+    let key = identity::key(name);
+    let forgotten = append(broker.journal(), |append| append.delete(&key)).await;
+    if let Err(error) = forgotten {
+        tracing::warn!(trigger = %name, broker = %broker.name(), %error, "a removed Trigger's uid stays behind");
+    }
+    if let Ok(Some(dead_letters)) = broker.existing_dead_letters().await {
+        // A mark that stays behind is never looked at again: its uid is gone.
+        let _ = append(dead_letters, |append| append.delete(&Mark::key(uid))).await;
     }
 }

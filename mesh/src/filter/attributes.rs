@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::broker::UNTOLD;
+use crate::event::{AttributeRef, StoredEvent};
+use crate::journal::{Summary, Values};
+
 /// Most bytes that an attribute's name may have.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -42,6 +46,30 @@ impl Attributes {
             .collect::<Result<_, _>>()
             .map(Self)
     }
+
+    /// Whether a segment with this summary may hold a match.
+    pub(super) fn wants(&self, summary: &Summary) -> bool {
+        let listed = |values: &Values, text: &str| {
+            values.as_ref().is_none_or(|values| values.contains(text) || values.contains(UNTOLD))
+        };
+        self.0.iter().all(|(name, expected)| match (&**name, expected) {
+            ("type", Expected::Exactly(text)) => listed(&summary.types, text),
+            ("source", Expected::Exactly(text)) => listed(&summary.sources, text),
+            _ => true,
+        })
+    }
+
+    /// An attribute that is absent does not match. Only texts can equal a text: what came as a Boolean, an Integer or Binary
+    /// does not equal its own canonical form.
+    pub(super) fn matches(&self, event: &StoredEvent, scratch: &mut String) -> bool {
+        self.0.iter().all(|(name, expected)| {
+            let Some(value) = event.attribute(name, scratch) else { return false };
+            match expected {
+                Expected::Any => !matches!(value.as_str(), Some("")) && value != AttributeRef::Binary(b""),
+                Expected::Exactly(text) => value.as_str() == Some(text),
+            }
+        })
+    }
 }
 
 fn is_name(name: &str) -> bool {
@@ -53,6 +81,8 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Event, encode_event};
+    use crate::journal::{Epoch, Offset};
 
     fn compile(name: &str) -> Result<Attributes, FilterError> {
         Attributes::compile(&BTreeMap::from([(name.to_owned(), "x".to_owned())]))
@@ -66,5 +96,63 @@ mod tests {
         for name in ["", "Type", "1a", "my-extension", "my_extension", "my.extension", "ünicode", "a b", "a\n"] {
             assert!(compile(name).is_err(), "{name:?}");
         }
+    }
+
+    fn matches(filter: &[(&str, &str)], event: &Event) -> bool {
+        let filter = filter.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut body = Vec::new();
+        encode_event(&mut body, event, None, std::iter::empty());
+        let stored = StoredEvent::new(body.into(), Epoch(1), Offset(0), None).expect("stored");
+        Attributes::compile(&filter).expect("valid").matches(&stored, &mut String::new())
+    }
+
+    fn event() -> crate::event::EventBuilder {
+        Event::builder().id("1").source("/sensors/7").ty("temperature")
+    }
+
+    #[test]
+    fn d26_all_attributes_must_be_equal_letter_for_letter() {
+        let event = event().subject("hall").attribute("floor", "2").build().expect("valid");
+        assert!(matches(&[], &event));
+        assert!(matches(&[("type", "temperature")], &event));
+        assert!(matches(&[("type", "temperature"), ("source", "/sensors/7"), ("floor", "2")], &event));
+        assert!(!matches(&[("type", "Temperature")], &event));
+        assert!(!matches(&[("type", "temperature"), ("floor", "3")], &event));
+        assert!(!matches(&[("room", "2")], &event), "absent");
+        assert!(matches(&[("specversion", "1.0")], &event));
+    }
+
+    #[test]
+    fn a_segment_is_ruled_out_only_when_its_summary_lists_no_match() {
+        let set = |values: &[&str]| Some(values.iter().map(|v| (*v).to_owned()).collect());
+        let wants = |filter: &[(&str, &str)], types: Values, sources: Values| {
+            let filter = filter.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let summary = Summary { types, sources, topics: None };
+            Attributes::compile(&filter).expect("valid").wants(&summary)
+        };
+        let both = &[("type", "t"), ("source", "/s")][..];
+        assert!(wants(both, set(&["t", "u"]), set(&["/s"])));
+        assert!(!wants(both, set(&["u"]), set(&["/s"])));
+        assert!(!wants(both, set(&["t"]), set(&["/r"])));
+        assert!(wants(both, None, None), "too many to say");
+        assert!(wants(both, set(&["t"]), set(&["/r", UNTOLD])), "one that cannot be told");
+        assert!(wants(&[("type", ""), ("floor", "2")], set(&["u"]), set(&[])));
+    }
+
+    #[test]
+    fn an_empty_value_asks_for_one_that_is_present_and_not_empty() {
+        let with = event().attribute("floor", "2").attribute("blank", "").build().expect("valid");
+        assert!(matches(&[("floor", "")], &with));
+        assert!(!matches(&[("blank", "")], &with));
+        assert!(!matches(&[("room", "")], &with));
+        assert!(!matches(&[("subject", "")], &with));
+    }
+
+    #[test]
+    fn what_is_no_text_equals_no_text_but_is_present() {
+        let typed = event().attribute("count", 5).attribute("good", true).build().expect("valid");
+        assert!(!matches(&[("count", "5")], &typed));
+        assert!(!matches(&[("good", "true")], &typed));
+        assert!(matches(&[("count", ""), ("good", "")], &typed));
     }
 }

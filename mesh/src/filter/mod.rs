@@ -10,6 +10,8 @@ pub use attributes::FilterError;
 
 use std::collections::BTreeMap;
 
+use crate::event::StoredEvent;
+use crate::journal::Summary;
 use attributes::Attributes;
 
 /// A compiled filter.
@@ -31,5 +33,21 @@ impl Filter {
     /// When a key cannot be an attribute's name.
     pub fn attributes(attributes: &BTreeMap<String, String>) -> Result<Self, FilterError> {
         Attributes::compile(attributes).map(Node::Attributes).map(Self)
+    }
+
+    /// Whether a segment with this summary may hold an event that is wanted.
+    #[must_use]
+    pub fn wants(&self, summary: &Summary) -> bool {
+        match &self.0 {
+            Node::Attributes(attributes) => attributes.wants(summary),
+        }
+    }
+
+    /// Whether the event is wanted. `scratch` is room for what must be derived; its content does not matter.
+    #[must_use]
+    pub fn matches(&self, event: &StoredEvent, scratch: &mut String) -> bool {
+        match &self.0 {
+            Node::Attributes(attributes) => attributes.matches(event, scratch),
+        }
     }
 }

@@ -50,6 +50,15 @@ impl Body {
         Self { kind: Kind::Stream(Box::pin(stream)), in_flight: None }
     }
 
+    /// The body's bytes, if it is not a stream.
+    pub(super) fn whole(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Empty => Some(&[]),
+            Kind::Full(bytes) => Some(bytes),
+            Kind::Stream(_) => None,
+        }
+    }
+
     pub(super) fn hold(&mut self, in_flight: InFlight) {
         self.in_flight = Some(in_flight);
     }

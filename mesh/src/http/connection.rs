@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -79,13 +80,15 @@ impl Watch {
         longer(idle_since, limits.idle).then_some("idle")
     }
 
-    fn read_some(&self) {
+    /// Bytes have come.
+    pub(super) fn read_some(&self) {
         if self.in_flight.load(Ordering::Relaxed) == 0 && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    fn wrote(&self, blocked: bool) {
+    /// A write went through, or has to wait for the peer.
+    pub(super) fn wrote(&self, blocked: bool) {
         let since = self.blocked_since.load(Ordering::Relaxed);
         match (blocked, since) {
             (true, 0) => self.blocked_since.store(self.now(), Ordering::Relaxed),
@@ -123,6 +126,8 @@ impl Drop for InFlight {
 /// A connection's bytes, watched.
 pub(super) struct Stream {
     pub(super) kind: StreamKind,
+    /// What has been read from it already and must be read again.
+    pub(super) before: Bytes,
     pub(super) peer: Arc<Peer>,
 }
 
@@ -136,12 +141,17 @@ pub(super) enum StreamKind {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
+        if !self.before.is_empty() {
+            let n = self.before.len().min(buf.remaining());
+            buf.put_slice(&self.before.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        let filled = buf.filled().len();
         let polled = match &mut self.kind {
             StreamKind::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             StreamKind::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
         };
-        if buf.filled().len() > before {
+        if buf.filled().len() > filled {
             self.peer.watch.read_some();
         }
         polled

@@ -11,6 +11,7 @@ pub mod cursors;
 mod door;
 pub mod events;
 pub mod ingress;
+mod lane;
 mod limits;
 pub mod metrics;
 pub mod ops;

@@ -37,12 +37,20 @@ const POLITE_TIME: Duration = Duration::from_secs(3);
 pub struct Request {
     /// Method, URI, version, headers.
     pub head: Parts,
-    /// The body, not read yet. Most handlers use [`Request::bytes`] or [`Request::data`].
-    pub body: Incoming,
     /// Who is asking; `None` without credentials (on loopback, or under `insecure`).
     pub identity: Option<Identity>,
+    pub(super) body: RequestBody,
     pub(super) peer: Arc<Peer>,
     pub(super) route: Option<Arc<Pattern>>,
+}
+
+/// A request's body: still to be read, or there already.
+#[derive(Debug)]
+pub(super) enum RequestBody {
+    /// As hyper reads it.
+    Incoming(Incoming),
+    /// Whole; empty once taken.
+    Whole(Bytes),
 }
 
 impl Request {
@@ -89,6 +97,10 @@ impl Request {
     /// # Errors
     /// [`BodyError`]; its `response()` is the answer to give.
     pub async fn bytes(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        if let RequestBody::Whole(bytes) = &mut self.body {
+            let bytes = std::mem::take(bytes);
+            return if bytes.len() > limit { Err(BodyError::TooLarge { limit }) } else { Ok(bytes) };
+        }
         let told: Option<usize> =
             self.head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         if told.is_some_and(|told| told > limit) {
@@ -103,7 +115,7 @@ impl Request {
             self.throw_away().await;
             return Err(BodyError::TooLarge { limit });
         }
-        if self.body.is_end_stream() {
+        if matches!(&self.body, RequestBody::Incoming(body) if body.is_end_stream()) {
             return Ok(first);
         }
         let Some(second) = self.piece(&mut slow).await? else { return Ok(first) };
@@ -159,7 +171,11 @@ impl Request {
     }
 }
 
-async fn next_piece(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+async fn next_piece(body: &mut RequestBody) -> Option<Result<Bytes, hyper::Error>> {
+    let body = match body {
+        RequestBody::Incoming(body) => body,
+        RequestBody::Whole(bytes) => return Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
+    };
     loop {
         match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await? {
             // Trailers carry nothing that we read.

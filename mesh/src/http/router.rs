@@ -91,6 +91,11 @@ impl Router {
         self
     }
 
+    /// Whether a request is for the fallback.
+    pub(super) fn falls_back(&self, method: &Method, path: &str) -> bool {
+        matches!(self.find(method, path), Found::Handler(_, None, _))
+    }
+
     pub(super) fn find(&self, method: &Method, path: &str) -> Found<'_> {
         let mut allowed: Vec<&str> = Vec::new();
         let wanted = if *method == Method::HEAD { &Method::GET } else { method };

@@ -1,7 +1,7 @@
 //! The server: accepts, limits, serves, and stops without breaking what it had begun.
 //!
 //! Every connection is a task of its own, owned by a tracker; HTTP/1.1 and HTTP/2 (prior knowledge or ALPN) come to the same
-//! port. Once a second a sweep closes what is overdue (see `connection`). With all places taken a newcomer gets that of the
+//! port, and hyper speaks both, but for the plainest of requests (see `lane`). Once a second a sweep closes what is overdue (see `connection`). With all places taken a newcomer gets that of the
 //! connection that has been idle for longest, so that idle peers never shut others out. Shutdown: no new connections, requests
 //! in flight are answered within the drain time, then what is left is cut.
 
@@ -10,9 +10,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::StatusCode;
+use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -27,7 +29,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{InFlight, Peer, Stream, StreamKind, Watch};
+use super::lane::{self, Lane};
 use super::metrics::{Counter, Gauge, Metrics};
+use super::request::RequestBody;
 use super::router::{Found, nothing};
 use super::{Door, Limits, Request, Response, Router, respond};
 use crate::door::ServerTls;
@@ -113,17 +117,18 @@ pub struct Server {
 }
 
 /// What all connections of a server share.
-struct Shared {
-    router: Router,
+pub(super) struct Shared {
+    pub(super) router: Router,
     door: Door,
     limits: Arc<Limits>,
     metrics: ServerMetrics,
     http: auto::Builder<Tracked>,
     start: Instant,
     tasks: TaskTracker,
-    shutdown: CancellationToken,
+    pub(super) shutdown: CancellationToken,
     open: Mutex<Vec<Open>>,
     next: AtomicU64,
+    date: Mutex<(u64, Arc<str>)>,
 }
 
 /// An open connection as the sweep sees it.
@@ -179,6 +184,7 @@ impl Server {
             shutdown,
             open: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
+            date: Mutex::new((0, "".into())),
         });
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -267,17 +273,27 @@ impl Shared {
         }
     }
 
+    /// The time for `Date` headers, written once a second.
+    pub(super) fn date(&self) -> Arc<str> {
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
+        if date.0 != second || date.1.is_empty() {
+            *date = (second, httpdate::fmt_http_date(now).into());
+        }
+        date.1.clone()
+    }
+
     /// Answers one request.
-    async fn answer(&self, request: http::Request<Incoming>, peer: Arc<Peer>) -> Response {
-        let in_flight = InFlight::begin(&peer, request.version());
-        let (head, body) = request.into_parts();
+    pub(super) async fn answer(&self, head: Parts, body: RequestBody, peer: Arc<Peer>) -> Response {
+        let in_flight = InFlight::begin(&peer, head.version);
         let mut response = self.route(head, body, peer).await;
         self.metrics.count(response.status());
         response.body_mut().hold(in_flight);
         response
     }
 
-    async fn route(&self, head: http::request::Parts, body: Incoming, peer: Arc<Peer>) -> Response {
+    async fn route(&self, head: Parts, body: RequestBody, peer: Arc<Peer>) -> Response {
         let found = self.router.find(&head.method, head.uri.path());
         let open = matches!(found, Found::Handler(_, _, true));
         let identity = match self.door.admit(&head, open).await {
@@ -322,20 +338,28 @@ impl Drop for Place {
 /// One connection from the handshake to its end.
 async fn connection(place: Place, tcp: TcpStream, peer: Arc<Peer>, tls: Option<ServerTls>) {
     let shared = &place.shared;
-    let kind = match tls {
-        None => StreamKind::Plain(tcp),
+    let (kind, before) = match tls {
+        None => match Lane::new(shared, &peer, tcp).run().await {
+            Ok(lane::Left::Closed) => return,
+            Ok(lane::Left::Other(tcp, before)) => (StreamKind::Plain(tcp), before),
+            Err(why) => {
+                tracing::debug!(peer = %peer.addr, "HTTP connection: {why}");
+                return;
+            }
+        },
         Some(tls) => match tls.accept(tcp).await {
-            Ok(stream) => StreamKind::Tls(Box::new(stream)),
+            Ok(stream) => (StreamKind::Tls(Box::new(stream)), Bytes::new()),
             Err(why) => {
                 tracing::debug!(peer = %peer.addr, "TLS handshake: {why}");
                 return;
             }
         },
     };
-    let stream = TokioIo::new(Stream { kind, peer: peer.clone() });
-    let service = service_fn(|request| {
+    let stream = TokioIo::new(Stream { kind, before, peer: peer.clone() });
+    let service = service_fn(|request: http::Request<Incoming>| {
         let (shared, peer) = (place.shared.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(shared.answer(request, peer).await) }
+        let (head, body) = request.into_parts();
+        async move { Ok::<_, Infallible>(shared.answer(head, RequestBody::Incoming(body), peer).await) }
     });
     let mut serving = std::pin::pin!(shared.http.serve_connection(stream, service));
     let ended = tokio::select! {

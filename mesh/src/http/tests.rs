@@ -3,14 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::{Body, Door, Limits, Request, Response, Router, Server, ServerMetrics, respond};
-use crate::door::{Credentials, CredentialsFile, HostRule};
+use crate::door::{ClientTls, Credentials, CredentialsFile, HostRule, ServerTls};
 
 /// A server that runs until the end of its test.
 struct Running {
@@ -273,4 +277,47 @@ async fn shutdown_cuts_what_does_not_end_in_time() {
     server.task.await.expect("ended");
     assert_eq!(read_all(&mut stuck).await, "");
     assert!(TcpStream::connect(server.addr).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn over_tls_both_versions_of_http_come_in_and_plain_text_does_not() {
+    let folder = tempfile::tempdir().expect("folder");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let tls = ServerTls::load(&cert, &key, &[b"h2", b"http/1.1"]).expect("a pair");
+    let address = "127.0.0.1:0".parse().expect("address");
+    let server = Server::bind(address, Some(tls), Limits::default()).await.expect("a free port");
+    let (addr, shutdown) = (server.local_addr(), CancellationToken::new());
+    let metrics = ServerMetrics::register(&Metrics::new());
+    let task = tokio::spawn(server.serve(echo(), Door::default(), metrics, shutdown.clone()));
+    let roots = ClientTls::new(Some(&cert));
+    let connect = async |alpn: &[&[u8]]| {
+        let tcp = TcpStream::connect(addr).await.expect("connected");
+        let connector = tokio_rustls::TlsConnector::from(roots.config(alpn).expect("roots"));
+        connector.connect("localhost".try_into().expect("name"), tcp).await.expect("trusted")
+    };
+
+    let mut old = connect(&[b"http/1.1"]).await;
+    old.write_all(post("over TLS").as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    let _ = old.read_to_end(&mut answer).await; // the server ends with a plain close
+    assert!(answer.ends_with(b"\r\n\r\nover TLS"), "{}", String::from_utf8_lossy(&answer));
+
+    let new = TokioIo::new(connect(&[b"h2"]).await);
+    let (mut sender, connection) = http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), new).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post("https://localhost/echo").body(Full::from("by h2")).expect("request");
+    let answer = sender.send_request(request).await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "by h2");
+
+    let mut plain = TcpStream::connect(addr).await.expect("connected");
+    plain.write_all(post("in the clear").as_bytes()).await.expect("sent");
+    assert!(!read_all(&mut plain).await.contains("HTTP"));
+    drop(sender);
+    shutdown.cancel();
+    task.await.expect("ended");
+    let _ = connection.await;
 }

@@ -53,8 +53,8 @@ pub struct Annotations {
     pub hold: bool,
     /// Longest wait between retries.
     pub backoff_max: Option<IsoDuration>,
-    /// Whether waits between retries are spread at random.
-    pub jitter: Jitter,
+    /// Whether waits between retries are spread at random; none: not said.
+    pub jitter: Option<Jitter>,
 }
 
 impl Annotations {
@@ -83,7 +83,7 @@ impl Annotations {
                 }
                 self.backoff_max = Some(max);
             }
-            ("backoff-jitter", _) => self.jitter = choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?,
+            ("backoff-jitter", _) => self.jitter = Some(choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?),
             ("uplink" | "start" | "hold", _) => return Err(format!("means nothing on a {kind}")),
             _ => return Err("is not known; known are agents, uplink, start, hold, backoff-max, backoff-jitter".to_owned()),
         }
@@ -128,7 +128,7 @@ mod tests {
         assert!(got.hold);
         assert!(got.agents.is_some_and(|s| s.is_empty()));
         assert_eq!(got.backoff_max.map(IsoDuration::as_millis), Some(60_000));
-        assert_eq!(got.jitter, Jitter::Full);
+        assert_eq!(got.jitter, Some(Jitter::Full));
     }
 
     #[test]

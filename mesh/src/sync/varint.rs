@@ -3,6 +3,7 @@
 use super::SyncError;
 
 /// Appends `n`.
+#[allow(clippy::cast_possible_truncation)] // What is pushed last is below 128.
 pub(crate) fn put(out: &mut Vec<u8>, mut n: u64) {
     while n > 0x7f {
         out.push((n & 0x7f) as u8 | 0x80);

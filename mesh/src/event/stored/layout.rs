@@ -42,6 +42,9 @@ impl Fixed {
             Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
         };
         let packet_id = if head & PACKET_ID == 0 { 0 } else { u16::from_le_bytes(fields.array()?) };
+        if head & PACKET_ID != 0 && packet_id == 0 {
+            return Err(StoredError::Malformed("packet id 0 is none"));
+        }
         Ok(Self { head, arrival_ms, packet_id })
     }
 

@@ -217,6 +217,12 @@ fn a_body_of_a_later_version_is_refused_by_its_head() {
 }
 
 #[test]
+fn a_body_has_one_form_only_so_that_it_can_be_taken_apart_and_put_together() {
+    let zero = [0x11, 0, 0, 0, 1, b'c', 1, b't'];
+    assert_eq!(split(&zero), Err(StoredError::Malformed("packet id 0 is none")));
+}
+
+#[test]
 fn the_first_version_is_read_for_ever() {
     let publish: Vec<u8> = [&[0x39, 0x7a, 0x4d, 0x42, 0x77, 0x9b, 0x01, 9, 0, 1, 1][..], b"c\x03a/b{}"].concat();
     let same = MqttPublish { client_id: "c", topic: "a/b", payload: b"{}", ..plain() };

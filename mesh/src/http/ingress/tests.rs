@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -221,6 +222,40 @@ async fn requests_at_once_are_all_answered_and_all_stored() {
     let answers = futures_util::future::join_all((0..100).map(|_| site.post(&BINARY, "{}"))).await;
     assert!(answers.iter().all(|a| a.status == StatusCode::ACCEPTED));
     assert_eq!(site.journal().next_offset(), Offset(100));
+}
+
+#[tokio::test]
+async fn pipelined_requests_share_a_sync_and_are_answered_in_order() {
+    let site = Site::start().await;
+    let one = |path: &str, id: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nce-specversion: 1.0\r\nce-id: {id}\r\nce-source: /s\r\nce-type: t\r\n\
+             Content-Length: 200\r\n\r\n{}",
+            "x".repeat(200)
+        )
+    };
+    let mut all: String = (0..100).map(|id| one("/", id)).collect();
+    all.push_str(&one("/nobody/there", 100));
+    all.push_str("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut tcp = TcpStream::connect(site.addr).await.expect("connected");
+    let mut commits = site.journal().watch();
+    tcp.write_all(all.as_bytes()).await.expect("sent");
+    let counted = tokio::spawn(async move {
+        let mut n = 0;
+        while commits.borrow_and_update().0 < 100 {
+            commits.changed().await.expect("open");
+            n += 1;
+        }
+        n
+    });
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.expect("answered");
+    let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).filter_map(|a| a.get(..3)).collect();
+    let expected: Vec<&str> = std::iter::repeat_n("202", 100).chain(["404", "200"]).collect();
+    assert_eq!(statuses, expected);
+    assert!(counted.await.expect("ended") < 20, "a hundred events in a few commits");
+    let ids: Vec<Value> = site.tail("").await.into_iter().map(|line| line["event"]["id"].clone()).collect();
+    assert_eq!(ids, (0..100).map(|n| json!(n.to_string())).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -1,0 +1,185 @@
+//! The objects that come down: kept durably, applied at every start, reported on.
+//!
+//! A set is first applied, which validates it, then kept. A power cut in between leaves the older one on disk, and the gateway sends
+//! the newer one again. A set that is refused changes nothing and is reported with the reason.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use godwit_mesh::storage::{Storage, read_exact_at};
+use godwit_mesh::sync::Frame;
+use godwit_mesh::sync::frame::{Objects, Report};
+use http::Method;
+use hyper::client::conn::http2::SendRequest;
+use tokio::sync::{mpsc, watch};
+
+use super::connect::{Body, LinkError, SharedTarget, checked, empty};
+use super::frames::{Frames, Heard};
+
+/// Applies a set of objects, whole or not at all, replacing the one before; the error says why not.
+pub type Apply = Arc<dyn Fn(Objects) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Whether what was applied is ready; the error says what is not.
+pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+const FOLDER: &str = "uplink";
+const FILE: &str = "uplink/objects.json";
+const NEW_FILE: &str = "uplink/objects.json.new";
+
+/// Largest set that is taken from disk, in bytes.
+const MAX_SET: u64 = 64 << 20;
+
+/// Pause before the stream is asked for again.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Keeper of the objects.
+pub(super) struct Down {
+    storage: Arc<dyn Storage>,
+    apply: Apply,
+    ready: Ready,
+    report: watch::Sender<Report>,
+}
+
+impl Down {
+    /// Applies what was kept; nothing, if there is nothing or it is damaged.
+    pub(super) async fn open(storage: Arc<dyn Storage>, apply: Apply, ready: Ready) -> Self {
+        let kept = tokio::task::spawn_blocking({
+            let storage = storage.clone();
+            move || read(&*storage)
+        });
+        let kept = match kept.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            Ok(kept) => kept,
+            Err(e) => {
+                tracing::error!("the objects from the gateway cannot be read ({FILE}: {e}); it will send them again");
+                None
+            }
+        };
+        let this = Self { storage, apply, ready, report: watch::Sender::new(Report::default()) };
+        let empty = kept.is_none();
+        let objects = kept.unwrap_or_else(|| Objects::new("[]".to_owned()));
+        let revision = objects.revision;
+        match (this.apply)(objects).await {
+            Ok(()) if empty => {}
+            Ok(()) => this.tell(|report| report.revision = revision),
+            Err(why) => {
+                tracing::error!("the objects kept from the gateway cannot be applied: {why}");
+                this.tell(|report| (report.refused, report.error) = (revision, why));
+            }
+        }
+        this
+    }
+
+    /// What is to be told to the gateway.
+    pub(super) fn report(&self) -> watch::Receiver<Report> {
+        self.report.subscribe()
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Report)) {
+        let ready = (self.ready)();
+        self.report.send_if_modified(|report| {
+            let before = report.clone();
+            change(report);
+            report.ready = ready.is_ok();
+            if report.refused == 0 {
+                report.error = ready.err().unwrap_or_default();
+            }
+            *report != before
+        });
+    }
+
+    /// Takes sets in as they come, and looks at their readiness `every` so often.
+    pub(super) async fn run(&self, mut sets: mpsc::Receiver<Objects>, every: std::time::Duration) {
+        loop {
+            tokio::select! {
+                objects = sets.recv() => match objects {
+                    Some(objects) => self.take(objects).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(every) => self.tell(|_| {}),
+            }
+        }
+    }
+
+    async fn take(&self, objects: Objects) {
+        let (revision, set) = (objects.revision, objects.set.clone());
+        if self.report.borrow().revision == revision {
+            return self.tell(|report| (report.refused, report.error) = (0, String::new()));
+        }
+        if let Err(why) = (self.apply)(objects).await {
+            tracing::error!("the objects from the gateway are refused: {why}");
+            return self.tell(|report| (report.refused, report.error) = (revision, why));
+        }
+        let storage = self.storage.clone();
+        let written = tokio::task::spawn_blocking(move || write(&*storage, set.as_bytes())).await;
+        if let Err(e) = written.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            tracing::error!("the objects from the gateway run, but cannot be kept ({FILE}: {e})");
+        }
+        tracing::info!(revision = format_args!("{revision:016x}"), "objects from the gateway are applied");
+        self.tell(|report| (report.revision, report.refused, report.error) = (revision, 0, String::new()));
+    }
+}
+
+/// Follows the down stream for as long as the connection lives.
+pub(super) async fn follow(target: SharedTarget, mut sender: SendRequest<Body>, path: String, sets: mpsc::Sender<Objects>) {
+    loop {
+        if let Err(e) = once(&target, &mut sender, &path, &sets).await {
+            tracing::debug!("the down stream: {e}");
+        }
+        if sender.is_closed() {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn once(
+    target: &SharedTarget,
+    sender: &mut SendRequest<Body>,
+    path: &str,
+    sets: &mpsc::Sender<Objects>,
+) -> Result<(), LinkError> {
+    let request = target.request(Method::GET, path, true, empty()).await?;
+    sender.ready().await?;
+    let response = sender.send_request(request).await?;
+    take_all(&mut Frames::new(checked(response).await?), sets).await
+}
+
+/// Hands on the sets of an answer until it ends.
+pub(super) async fn take_all(frames: &mut Frames, sets: &mpsc::Sender<Objects>) -> Result<(), LinkError> {
+    loop {
+        match frames.next().await? {
+            Heard::End => return Ok(()),
+            Heard::Life => {}
+            Heard::Frame(frame) => {
+                if let Frame::Objects(objects) = Frame::decode(&frame)? {
+                    // The receiver goes only when the agent stops.
+                    let _ = sets.send(objects).await;
+                }
+            }
+        }
+    }
+}
+
+fn read(storage: &dyn Storage) -> io::Result<Option<Objects>> {
+    let file = match storage.open(FILE, false) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let len = file.len()?.min(MAX_SET);
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    read_exact_at(&*file, &mut bytes, 0)?;
+    String::from_utf8(bytes).map(|set| Some(Objects::new(set))).map_err(io::Error::other)
+}
+
+fn write(storage: &dyn Storage, set: &[u8]) -> io::Result<()> {
+    storage.make_dir(FOLDER)?;
+    let file = storage.open(NEW_FILE, true)?;
+    file.set_len(0)?;
+    file.write_all_at(set, 0)?;
+    file.sync_data()?;
+    // durable before: the rename below may only show bytes that are on disk. A power cut before it leaves the older set, and a
+    // new file that the next write replaces; one after it leaves either set, whole.
+    storage.rename(NEW_FILE, FILE)?;
+    storage.sync_dir(FOLDER)
+}

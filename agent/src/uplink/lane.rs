@@ -1,0 +1,292 @@
+//! One Broker's share of the connection: what is read, what is on its way, and the cursor.
+//!
+//! The cursor moves on the gateway's answers and on nothing else, with the account of what lies between. A frame that was sent is
+//! remembered by its range and counts only; were the connection cut, its events are read again.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use godwit_mesh::broker::Broker;
+use godwit_mesh::journal::{Consumer, Done, DropReason, Item, Lineage, Offset, Reader};
+use godwit_mesh::sync::BatchWriter;
+use godwit_mesh::sync::batch::range;
+use godwit_mesh::sync::frame::{GoOn, Standing};
+use godwit_mesh::sync::limits::MAX_LINEAGE;
+use tokio::time::Instant;
+
+use super::connect::LinkError;
+use super::run::register;
+use super::window::{Ticket, Window};
+
+/// What a frame counts against the credit beside its bodies.
+const FRAME_COST: u64 = 256;
+
+/// Read at a time to account for what the gateway has already.
+const ACCOUNT_BYTES: usize = 64 << 10;
+
+/// One Broker on one connection.
+#[derive(Debug)]
+pub(super) struct Lane {
+    broker: Arc<Broker>,
+    consumer: Consumer,
+    writer: BatchWriter,
+    reader: Reader,
+    /// Read, and not yet sent.
+    held: Vec<Item>,
+    /// Offsets below this are accounted for already, or are no longer ours to account for.
+    accounted: Offset,
+    credit: u64,
+    /// What of the credit is used.
+    used: u64,
+    flights: VecDeque<Flight>,
+    refused: BTreeSet<Offset>,
+    /// Largest body that fits into a frame.
+    max_body: usize,
+    open: bool,
+}
+
+/// A frame on its way.
+#[derive(Debug)]
+struct Flight {
+    from: Offset,
+    to: Offset,
+    done: Done,
+    cost: u64,
+    ticket: Ticket,
+}
+
+impl Lane {
+    pub(super) fn new(broker: Arc<Broker>, index: u32) -> Self {
+        let consumer = register(&broker);
+        let reader = broker.journal().reader(consumer.cursor());
+        Self {
+            consumer,
+            writer: BatchWriter::new(index),
+            reader,
+            held: Vec::new(),
+            accounted: Offset(0),
+            credit: 0,
+            used: 0,
+            flights: VecDeque::new(),
+            refused: BTreeSet::new(),
+            max_body: 0,
+            open: false,
+            broker,
+        }
+    }
+
+    pub(super) fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.writer.broker()
+    }
+
+    /// What the hello says of this Broker.
+    pub(super) fn standing(&self) -> Standing {
+        let journal = self.broker.journal();
+        // In this order: events appended in between are in no epoch that the lineage lacks.
+        let next = journal.next_offset();
+        let lineage = journal.lineage().0;
+        let newest = lineage.len().saturating_sub(MAX_LINEAGE);
+        Standing {
+            index: self.index(),
+            name: self.broker.name().to_string(),
+            lineage: lineage.iter().skip(newest).map(|(epoch, first)| (epoch.0, first.0)).collect(),
+            first: journal.first_offset().0,
+            next: next.0,
+            cursor: self.consumer.cursor().0,
+        }
+    }
+
+    /// Where the gateway goes on. `told` is the last position that this process was told, if any. Returns how far the gateway was
+    /// set back.
+    pub(super) async fn go_on(&mut self, go_on: &GoOn, told: Option<Offset>, max_body: usize) -> Result<u64, LinkError> {
+        if !go_on.refused.is_empty() {
+            tracing::warn!(broker = %self.broker.name(), "the gateway does not take this broker: {}", go_on.refused);
+            self.open = false;
+            return Ok(0);
+        }
+        let (next, cursor) = (Offset(go_on.next), self.consumer.cursor());
+        if next > self.broker.journal().next_offset() {
+            return Err(LinkError::Nonsense(format!("{} goes on at {next}, where nothing is yet", self.broker.name())));
+        }
+        self.held.clear();
+        self.flights.clear();
+        (self.used, self.credit, self.max_body, self.open) = (0, go_on.credit, max_body, true);
+        let mut set_back = 0;
+        if next > cursor {
+            self.account(next).await?;
+        } else if next < cursor && told.is_some_and(|told| next >= told) {
+            // The cursor was moved on by hand: the gateway is told of what it will not get.
+            self.held.push(Item::Skip { from: next, to: cursor, reason: DropReason::Skipped });
+        } else if next < cursor {
+            set_back = cursor.since(next);
+            tracing::warn!(
+                broker = %self.broker.name(), from = %cursor, to = %next,
+                "the gateway does not have what it had: it was set back, or is another; what is still here is sent again"
+            );
+            self.consumer.seek(next);
+        }
+        self.accounted = self.consumer.cursor();
+        self.reader = self.broker.journal().reader(if self.held.is_empty() { next } else { cursor });
+        Ok(set_back)
+    }
+
+    /// Moves the cursor to `to`, where the gateway already is: an answer was lost, or this disk is an older copy.
+    async fn account(&mut self, to: Offset) -> Result<(), LinkError> {
+        let mut at = self.consumer.cursor();
+        let mut reader = self.broker.journal().reader(at);
+        while at < to {
+            let items = reader.try_next(ACCOUNT_BYTES).await?;
+            let mut done = Done::default();
+            let begin = at;
+            for item in &items {
+                let (from, end) = range(item);
+                add(&mut done, item, from.max(at), end.min(to));
+                at = at.max(end.min(to));
+            }
+            if at == begin {
+                return Err(LinkError::Nonsense(format!("{} goes on at {to}, which cannot be read", self.broker.name())));
+            }
+            if !self.consumer.advance(at, &done) {
+                return Err(LinkError::Moved(self.broker.name().to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A new stream begins, at whose other end nothing is known of the last.
+    pub(super) fn begin(&mut self) {
+        self.writer = BatchWriter::new(self.index());
+    }
+
+    /// Whether there is something that may be sent.
+    pub(super) fn ready(&self) -> bool {
+        self.open
+            && self.used < self.credit
+            && (!self.held.is_empty() || self.reader.position() < self.broker.journal().next_offset())
+    }
+
+    /// Appends a frame of about `budget` bytes of bodies; none if there is nothing after all. Its range and account are the result;
+    /// [`Lane::sent`] must follow.
+    pub(super) async fn frame(
+        &mut self,
+        budget: usize,
+        presses: impl FnOnce(u64) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Filled>, LinkError> {
+        if self.held.is_empty() {
+            self.held = self.reader.try_next(budget).await?;
+            for item in &mut self.held {
+                refuse_too_large(item, self.max_body);
+            }
+        }
+        let bytes: u64 =
+            self.held.iter().map(|item| if let Item::Event { body, .. } = item { body.len() as u64 } else { 0 }).sum();
+        let urgent = presses(bytes) || self.used + bytes + FRAME_COST >= self.credit / 2;
+        let journal = self.broker.journal();
+        let only_events = self.held.iter().all(|item| matches!(item, Item::Event { .. }));
+        let lineage = if only_events { Lineage::default() } else { journal.lineage() };
+        let Some(sent) = self.writer.frame(&self.held, &lineage, urgent, out) else { return Ok(None) };
+        let (mut done, mut bytes) = (Done::default(), 0);
+        for item in self.held.drain(..sent.items) {
+            let (from, to) = range(&item);
+            add(&mut done, &item, from.max(self.accounted), to);
+            if let Item::Event { body, .. } = &item {
+                bytes += body.len() as u64;
+            }
+        }
+        Ok(Some(Filled { from: sent.from, to: sent.to, done, bytes, urgent }))
+    }
+
+    /// Notes that a frame is on its way.
+    pub(super) fn sent(&mut self, filled: Filled, ticket: Ticket) {
+        let cost = filled.bytes + FRAME_COST;
+        self.used += cost;
+        self.flights.push_back(Flight { from: filled.from, to: filled.to, done: filled.done, cost, ticket });
+    }
+
+    /// An event will never be stored; the position that covers it follows.
+    pub(super) fn refuse(&mut self, offset: Offset, why: &str) {
+        tracing::warn!(broker = %self.broker.name(), %offset, "the gateway refuses an event for good: {why}");
+        self.refused.insert(offset);
+    }
+
+    /// Everything before `next` is stored.
+    pub(super) fn answered(&mut self, next: Offset, window: &mut Window, now: Instant) -> Result<(), LinkError> {
+        let mut done = Done::default();
+        let mut to = None;
+        while let Some(flight) = self.flights.front().filter(|flight| flight.to <= next) {
+            window.answered(&flight.ticket, now);
+            self.used = self.used.saturating_sub(flight.cost);
+            let mut theirs = flight.done.clone();
+            let refused: Vec<_> = self.refused.range(flight.from..flight.to).copied().collect();
+            for offset in refused {
+                self.refused.remove(&offset);
+                if offset >= self.accounted && theirs.delivered > 0 {
+                    theirs.delivered -= 1;
+                    *theirs.dropped.entry(DropReason::Refused).or_default() += 1;
+                }
+            }
+            done.add(&theirs);
+            to = Some(flight.to);
+            self.flights.pop_front();
+        }
+        match to {
+            Some(to) if to > self.accounted => {
+                if !self.consumer.advance(to, &done) {
+                    return Err(LinkError::Moved(self.broker.name().to_string()));
+                }
+                self.accounted = to;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// New credit. None at all: what is on its way is kept at the gateway, and is no measure of the link.
+    pub(super) fn set_credit(&mut self, credit: u64, window: &mut Window) {
+        if credit == 0 && self.credit > 0 {
+            tracing::warn!(broker = %self.broker.name(), "the gateway cannot store this broker's events now");
+            for flight in &mut self.flights {
+                window.forget(&mut flight.ticket);
+            }
+        }
+        self.credit = credit;
+    }
+}
+
+/// What a frame holds.
+#[derive(Debug)]
+pub(super) struct Filled {
+    from: Offset,
+    to: Offset,
+    done: Done,
+    /// Bytes of its bodies.
+    pub(super) bytes: u64,
+    /// Whether its answer was asked for at once.
+    pub(super) urgent: bool,
+}
+
+/// Adds what becomes of the offsets of an item in `[from, to)`.
+fn add(done: &mut Done, item: &Item, from: Offset, to: Offset) {
+    let n = to.since(from);
+    match item {
+        Item::Event { .. } => done.delivered += n,
+        Item::Skip { reason, .. } if n > 0 => *done.dropped.entry(*reason).or_default() += n,
+        Item::Skip { .. } => {}
+        Item::Unwanted { .. } => done.filtered += n,
+    }
+}
+
+/// An event that no frame can hold is given up, by name.
+fn refuse_too_large(item: &mut Item, max_body: usize) {
+    if let Item::Event { offset, body, .. } = item
+        && body.len() > max_body
+    {
+        tracing::warn!(%offset, bytes = body.len(), "an event is larger than the gateway takes and is given up");
+        *item = Item::Skip { from: *offset, to: offset.plus(1), reason: DropReason::Refused };
+    }
+}

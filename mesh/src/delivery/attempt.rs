@@ -1,0 +1,138 @@
+//! One attempt to hand one event to one destination, replies included.
+
+use http::{HeaderMap, StatusCode};
+
+use super::dead_letter::mark;
+use super::outcome::{Cause, Failure};
+use super::plan::Plan;
+use super::sender::{Answer, Letter, headers_of, passes};
+use super::store::{NotStored, store};
+use super::target::{Target, broker_url, shown};
+use super::triggers::Context;
+use super::ttl;
+use crate::broker::Broker;
+use crate::event::{self, Event, Limits, StoredEvent};
+use crate::names::BrokerName;
+
+/// One event, ready to be sent.
+pub(crate) struct Outgoing {
+    event: Event,
+    headers: HeaderMap,
+    ttl: i32,
+}
+
+impl Outgoing {
+    /// Takes the event out of its stored form; subscribers do not see its TTL (D18).
+    pub(crate) fn new(stored: &StoredEvent) -> Result<Self, event::StoredError> {
+        let mut event = stored.to_event()?;
+        let ttl = ttl::take(&mut event);
+        Ok(Self { event, headers: headers_of(stored), ttl })
+    }
+}
+
+/// Sends the event to the subscriber; a reply is durable in the Trigger's own Broker when this returns (D19).
+pub(crate) async fn to_subscriber(
+    context: &Context,
+    plan: &Plan,
+    broker: &Broker,
+    target: &Target,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    let url = match target {
+        Target::Broker(name) => return to_broker(context, name, outgoing.event.clone(), outgoing).await,
+        Target::Http(url) => url,
+    };
+    let letter = Letter {
+        url,
+        event: &outgoing.event,
+        headers: &outgoing.headers,
+        format: plan.policy.format,
+        timeout: plan.policy.timeout,
+        namespace: &plan.name.namespace,
+        reply: true,
+    };
+    let answer = context.sender.send(&letter).await?;
+    let Some((reply, headers)) = reply(answer, outgoing, &shown(url))? else { return Ok(()) };
+    // durable before: the caller moves the cursor past the event only after its reply is stored.
+    store(broker.journal(), reply, outgoing.ttl, &headers, &context.settings.clock)
+        .await
+        .map(|_| ())
+        .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))
+}
+
+/// Sends the event, marked with what went wrong, to the dead letter sink (D23).
+pub(crate) async fn to_dead_letter_sink(
+    context: &Context,
+    plan: &Plan,
+    target: &Target,
+    outgoing: &Outgoing,
+    failure: &Failure,
+) -> Result<(), Failure> {
+    let mut event = outgoing.event.clone();
+    mark(&mut event, failure)
+        .map_err(|e| Failure::new(Cause::Status(400), &failure.destination, e.to_string(), Vec::new()))?;
+    match target {
+        Target::Broker(name) => to_broker(context, name, event, outgoing).await,
+        Target::Http(url) => {
+            let letter = Letter {
+                url,
+                event: &event,
+                headers: &outgoing.headers,
+                format: plan.policy.format,
+                timeout: plan.policy.timeout,
+                namespace: &plan.name.namespace,
+                reply: false,
+            };
+            context.sender.send(&letter).await.map(|_| ())
+        }
+    }
+}
+
+/// Appends to another Broker of this process.
+async fn to_broker(context: &Context, name: &BrokerName, event: Event, outgoing: &Outgoing) -> Result<(), Failure> {
+    let destination = shown(&broker_url(&context.settings.address, name));
+    let Some(broker) = context.brokers.get(name) else {
+        return Err(Failure::new(Cause::Status(404), &destination, format!("broker {name} does not exist"), Vec::new()));
+    };
+    store(broker.journal(), event, outgoing.ttl, &outgoing.headers, &context.settings.clock)
+        .await
+        .map(|_| ())
+        .map_err(|e| not_stored(&e, &destination))
+}
+
+fn not_stored(error: &NotStored, destination: &str) -> Failure {
+    let (cause, why) = match error {
+        NotStored::TtlUsedUp => {
+            (Cause::TtlUsedUp, "knativebrokerttl is used up: brokers and replies go round in a circle".to_owned())
+        }
+        NotStored::Refused(refused @ crate::journal::Refused::TooLarge { .. }) => (Cause::Status(413), refused.to_string()),
+        NotStored::Refused(refused) => (Cause::NotStored, refused.to_string()),
+    };
+    let detail = format!("dispatch error: {why}").into_bytes();
+    Failure::new(cause, destination, format!("{destination} did not store the event: {why}"), detail)
+}
+
+/// The reply in a 2xx answer, with the headers that pass on to it. Only 200 has one (D19, D20); a body that is no event is a
+/// failure (D21).
+fn reply(answer: Answer, outgoing: &Outgoing, destination: &str) -> Result<Option<(Event, HeaderMap)>, Failure> {
+    let start = answer.body.slice(..answer.body.len().min(super::outcome::MAX_DETAIL_BYTES));
+    let decoded = event::http::decode_reply(&answer.headers, answer.body, &Limits::default());
+    let bad = |why: String| {
+        let message = format!("{destination} answered {} with a body that is no event: {why}", answer.status);
+        Failure::new(Cause::BadReply, destination, message, start.to_vec())
+    };
+    let Some(mut event) = decoded.map_err(|e| bad(e.to_string()))? else { return Ok(None) };
+    if answer.status != StatusCode::OK {
+        return Ok(None);
+    }
+    // The event's own TTL goes on (D18), whatever the reply says.
+    ttl::take(&mut event);
+    let mut headers: HeaderMap =
+        answer.headers.iter().filter(|(n, _)| passes(n.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
+    for (name, value) in &outgoing.headers {
+        if !headers.contains_key(name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    Ok(Some((event, headers)))
+}

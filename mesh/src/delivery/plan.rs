@@ -1,0 +1,101 @@
+//! What one Trigger's task needs to know; when any of it changes, the task is replaced.
+
+use url::Url;
+
+use super::policy::Policy;
+use super::target::Target;
+use crate::broker::Brokers;
+use crate::filter::Filter;
+use crate::journal::Start;
+use crate::manifest::{BrokerObject, Destination, ObjectName, StartAt, TriggerSpec};
+use crate::names::BrokerName;
+
+/// A Trigger with what it inherits from its Broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) name: ObjectName,
+    pub(crate) broker: BrokerName,
+    /// The class of the Broker, if it is not ours.
+    broker_class: Option<String>,
+    pub(crate) filter: Filter,
+    subscriber: Destination,
+    dead_letter_sink: Option<Destination>,
+    pub(crate) policy: Policy,
+    start: StartAt,
+    pub(crate) hold: bool,
+}
+
+/// Where a Trigger's events go, everything found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Targets {
+    pub(crate) subscriber: Target,
+    pub(crate) dead_letter_sink: Option<Target>,
+}
+
+/// Why a Trigger does not run yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotReady {
+    /// One word, as in a condition.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// Whether a Broker that comes into being may change it.
+    pub(crate) waits_for_broker: bool,
+}
+
+impl Plan {
+    /// The plan of `trigger`; `broker` is its Broker's object, if anyone brought one.
+    ///
+    /// A Trigger's `delivery` replaces its Broker's as a whole (D25), save that the Broker's dead letter sink stays where the
+    /// Trigger names none.
+    pub(crate) fn new(trigger: &TriggerSpec, broker: Option<&BrokerObject>) -> Self {
+        let inherited = broker.and_then(|b| b.spec.delivery.as_ref());
+        let delivery = trigger.delivery.as_ref().or(inherited);
+        let sink = |spec: Option<&crate::manifest::DeliverySpec>| spec.and_then(|d| d.dead_letter_sink.clone());
+        Self {
+            name: trigger.name.clone(),
+            broker: trigger.broker.clone(),
+            broker_class: broker.and_then(|b| b.foreign_class.clone()),
+            filter: trigger.filter.clone(),
+            subscriber: trigger.subscriber.clone(),
+            dead_letter_sink: sink(trigger.delivery.as_ref()).or_else(|| sink(inherited)),
+            policy: Policy::new(delivery, &trigger.annotations, broker.map(|b| &b.annotations)),
+            start: trigger.annotations.start,
+            hold: trigger.annotations.hold,
+        }
+    }
+
+    /// Where the Trigger begins when it has no cursor yet.
+    pub(crate) fn start(&self) -> Start {
+        match self.start {
+            StartAt::Earliest => Start::Earliest,
+            StartAt::Latest => Start::Next,
+        }
+    }
+
+    /// Finds everything that the Trigger refers to (D27).
+    pub(crate) fn resolve(&self, brokers: &Brokers, address: &Url) -> Result<Targets, NotReady> {
+        if let Some(class) = &self.broker_class {
+            let message = format!("broker {} has class {class}, which does not run here", self.broker);
+            return Err(NotReady { reason: "BrokerClassUnsupported", message, waits_for_broker: false });
+        }
+        let exists = |name: &BrokerName, reason| match brokers.get(name) {
+            Some(_) => Ok(()),
+            None => Err(NotReady { reason, message: format!("broker {name} does not exist"), waits_for_broker: true }),
+        };
+        exists(&self.broker, "BrokerDoesNotExist")?;
+        let find = |destination: &Destination, reason| {
+            let target = Target::resolve(destination, &self.name.namespace, address).map_err(|e| NotReady {
+                reason,
+                message: e.0,
+                waits_for_broker: false,
+            })?;
+            if let Target::Broker(name) = &target {
+                exists(name, reason)?;
+            }
+            Ok(target)
+        };
+        let subscriber = find(&self.subscriber, "SubscriberNotResolved")?;
+        let sink = self.dead_letter_sink.as_ref().map(|d| find(d, "DeadLetterSinkNotResolved")).transpose()?;
+        Ok(Targets { subscriber, dead_letter_sink: sink })
+    }
+}

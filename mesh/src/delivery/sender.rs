@@ -1,0 +1,308 @@
+//! One event, one HTTP request (D11, D17).
+//!
+//! Connections are kept and shared by all Triggers; HTTP/1.1, and HTTP/2 where a server with `https` offers it. Redirects are
+//! not followed (D12). Answers are read up to a limit and within the attempt's time, whatever the receiver sends.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::outcome::{Cause, Failure, MAX_DETAIL_BYTES};
+use super::target::shown;
+use crate::clock::Clock;
+use crate::door::ClientTls;
+use crate::event::{self, Event, StoredEvent};
+use crate::manifest::Format;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections cost both ends memory: few, and not for long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_PER_HOST: usize = 4;
+/// Largest head of an answer, and the size up to which a connection's buffer grows.
+const MAX_BUFFER: usize = 64 << 10;
+/// Room for answers on one HTTP/2 stream and connection.
+const WINDOW: u32 = 64 << 10;
+
+/// Sends events. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Sender(Arc<Inner>);
+
+struct Inner {
+    plain: Client<HttpConnector, Full<Bytes>>,
+    /// Made when the first URL with `https` comes: the roots cost memory that a board without any need not spend.
+    secure: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    tls: ClientTls,
+    clock: Clock,
+    max_answer_bytes: usize,
+}
+
+/// How one request is sent.
+#[derive(Debug)]
+pub(crate) struct Letter<'a> {
+    pub(crate) url: &'a Url,
+    pub(crate) event: &'a Event,
+    /// Headers that came with the event (D17).
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) format: Option<Format>,
+    pub(crate) timeout: Duration,
+    pub(crate) namespace: &'a str,
+    /// Whether an answer may be a reply.
+    pub(crate) reply: bool,
+}
+
+/// A 2xx answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    /// A sender that trusts `tls` and reads answers up to `max_answer_bytes`.
+    pub(crate) fn new(tls: ClientTls, clock: Clock, max_answer_bytes: usize) -> Self {
+        let plain = pooled().build(connector());
+        Self(Arc::new(Inner { plain, secure: OnceLock::new(), tls, clock, max_answer_bytes }))
+    }
+
+    /// Sends one event and reads the answer.
+    pub(crate) async fn send(&self, letter: &Letter<'_>) -> Result<Answer, Failure> {
+        let destination = shown(letter.url);
+        match tokio::time::timeout(letter.timeout, self.exchange(letter, &destination)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let why = format!("no complete answer within {:.1} s", letter.timeout.as_secs_f64());
+                Err(Failure::no_response(&destination, &why))
+            }
+        }
+    }
+
+    async fn exchange(&self, letter: &Letter<'_>, destination: &str) -> Result<Answer, Failure> {
+        let request = request(letter).map_err(|why| Failure::new(Cause::Status(400), destination, why, Vec::new()))?;
+        let response = if letter.url.scheme() == "https" {
+            let client = self.secure().map_err(|why| Failure::no_response(destination, &why))?;
+            client.request(request).await
+        } else {
+            self.0.plain.request(request).await
+        };
+        let response = response.map_err(|e| Failure::no_response(destination, &chain(&e)))?;
+        self.read(response, letter.reply, destination).await
+    }
+
+    async fn read(&self, response: Response<Incoming>, reply: bool, destination: &str) -> Result<Answer, Failure> {
+        let (head, mut body) = response.into_parts();
+        if !head.status.is_success() {
+            // What has come of the body is enough to say what went wrong; how it ends does not matter.
+            let (detail, _) = read_body(&mut body, MAX_DETAIL_BYTES).await;
+            let message = format!("{destination} answered {}", head.status);
+            let mut failure = Failure::new(Cause::Status(head.status.as_u16()), destination, message, detail.to_vec());
+            failure.retry_after = self.retry_after(head.status, &head.headers);
+            return Err(failure);
+        }
+        if !reply {
+            return Ok(Answer { status: head.status, headers: head.headers, body: Bytes::new() });
+        }
+        match read_body(&mut body, self.0.max_answer_bytes).await {
+            (body, End::Whole) => Ok(Answer { status: head.status, headers: head.headers, body }),
+            (start, End::Longer) => {
+                let message = format!("{destination} answered with more than {} bytes", self.0.max_answer_bytes);
+                Err(Failure::new(Cause::BadReply, destination, message, start.to_vec()))
+            }
+            (_, End::Broken(why)) => Err(Failure::no_response(destination, &format!("the answer broke off: {why}"))),
+        }
+    }
+
+    /// D15: a number of seconds or a date, on 429 and 503 only.
+    fn retry_after(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+        if !matches!(status.as_u16(), 429 | 503) {
+            return None;
+        }
+        let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = value.parse::<u64>() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let at = http_date(value)?;
+        Some(Duration::from_millis(at.saturating_sub(self.0.clock.wall_ms()?)))
+    }
+
+    fn secure(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
+        if let Some(client) = self.0.secure.get() {
+            return Ok(client);
+        }
+        let config = self.0.tls.config(&[]).map_err(|e| e.to_string())?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config((*config).clone())
+            .https_only()
+            .enable_all_versions()
+            .wrap_connector(connector());
+        Ok(self.0.secure.get_or_init(|| pooled().build(connector)))
+    }
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
+}
+
+fn pooled() -> hyper_util::client::legacy::Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .http1_max_buf_size(MAX_BUFFER)
+        .http2_initial_stream_window_size(WINDOW)
+        .http2_initial_connection_window_size(WINDOW);
+    builder
+}
+
+/// The request: the event in its form, and the headers around it.
+fn request(letter: &Letter<'_>) -> Result<Request<Full<Bytes>>, String> {
+    let (mut headers, body) = match letter.format {
+        None => event::http::deliver(letter.event),
+        Some(Format::Json) => event::http::structured(letter.event),
+        Some(Format::Binary) => event::http::binary(letter.event),
+    };
+    for (name, value) in letter.headers {
+        headers.append(name, value.clone());
+    }
+    if letter.reply {
+        headers.insert("prefer", HeaderValue::from_static("reply"));
+    }
+    let namespace = HeaderValue::from_str(letter.namespace).map_err(|e| e.to_string())?;
+    headers.insert("kn-namespace", namespace);
+
+    let mut url = letter.url.clone();
+    if !url.username().is_empty() || url.password().is_some() {
+        let text = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let pair = format!("{}:{}", text(url.username()), text(url.password().unwrap_or_default()));
+        let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).map_err(|e| e.to_string())?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+        // Neither fails on a URL that has them.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+    }
+    url.set_fragment(None);
+    let mut request = Request::post(url.as_str()).body(Full::new(body)).map_err(|e| e.to_string())?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// How a body ended.
+enum End {
+    Whole,
+    Longer,
+    Broken(String),
+}
+
+/// Reads at most `limit` bytes.
+async fn read_body(body: &mut Incoming, limit: usize) -> (Bytes, End) {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    loop {
+        let frame = match body.frame().await {
+            None => break,
+            Some(Err(e)) => return (first, End::Broken(chain(&e))),
+            Some(Ok(frame)) => frame,
+        };
+        let Ok(mut data) = frame.into_data() else { continue };
+        if first.len().max(rest.len()) + data.len() > limit {
+            data.truncate(limit - first.len().max(rest.len()));
+            rest = if rest.is_empty() { BytesMut::from(&*first) } else { rest };
+            rest.extend_from_slice(&data);
+            return (rest.freeze(), End::Longer);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest = BytesMut::from(&*first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    (if rest.is_empty() { first } else { rest.freeze() }, End::Whole)
+}
+
+/// The headers that pass from an event to its subscriber and from an answer to the reply (D17).
+pub(crate) fn passes(name: &str) -> bool {
+    matches!(name, "x-request-id" | "retry-after") || name.starts_with("knative-") || name.starts_with("x-b3-")
+}
+
+/// The headers that came with a stored event.
+pub(crate) fn headers_of(event: &StoredEvent) -> HeaderMap {
+    event
+        .headers()
+        .filter(|(name, _)| passes(name))
+        .filter_map(|(name, value)| Some((HeaderName::try_from(name).ok()?, HeaderValue::from_bytes(value).ok()?)))
+        .collect()
+}
+
+/// An error with all that caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Milliseconds since 1970 of an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<u64> {
+    let format = time::macros::format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let at = time::PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d15_a_date_is_read_as_http_writes_it() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
+        assert_eq!(http_date("tomorrow"), None);
+    }
+
+    #[test]
+    fn d17_only_these_headers_pass() {
+        for name in ["x-request-id", "retry-after", "knative-x", "x-b3-traceid"] {
+            assert!(passes(name), "{name}");
+        }
+        for name in ["authorization", "cookie", "ce-id", "x-request", "kn-namespace", "traceparent"] {
+            assert!(!passes(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Appending to a Broker of this process: replies, and events whose subscriber is a Broker.
+
+use http::HeaderMap;
+
+use super::ttl;
+use crate::clock::Clock;
+use crate::event::{Event, encode_event};
+use crate::journal::{Append, Committed, Journal, Refused};
+
+/// Why an event was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotStored {
+    /// It has been through too many Brokers (D8).
+    TtlUsedUp,
+    /// The journal refused it.
+    Refused(Refused),
+}
+
+/// Stores `event`, durably when this returns. `ttl` is what it had before this Broker.
+pub(crate) async fn store(
+    journal: &Journal,
+    mut event: Event,
+    ttl: i32,
+    headers: &HeaderMap,
+    clock: &Clock,
+) -> Result<Committed, NotStored> {
+    ttl::put(&mut event, ttl).map_err(|ttl::UsedUp| NotStored::TtlUsedUp)?;
+    let arrival = clock.wall_ms();
+    append(journal, |append| {
+        append.event(|out| {
+            encode_event(out, &event, arrival, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        });
+    })
+    .await
+    .map_err(NotStored::Refused)
+}
+
+/// Appends and waits until it is durable, first for room if the journal is busy.
+pub(crate) async fn append(journal: &Journal, write: impl Fn(&mut Append<'_>)) -> Result<Committed, Refused> {
+    loop {
+        match journal.append(&write) {
+            Ok(receipt) => return receipt.await,
+            Err(Refused::Busy) => journal.room().await,
+            Err(refused) => return Err(refused),
+        }
+    }
+}

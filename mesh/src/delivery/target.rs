@@ -1,0 +1,109 @@
+//! From a destination as written to what is sent to (D28).
+
+use url::Url;
+
+use crate::manifest::{Destination, Reference};
+use crate::names::BrokerName;
+
+/// Where events go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A URL of somebody else's.
+    Http(Url),
+    /// A Broker of this process: events are appended without a detour by HTTP.
+    Broker(BrokerName),
+}
+
+/// A destination that has no address yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unresolved(pub(crate) String);
+
+impl Target {
+    /// Resolves `destination`, written in an object of `namespace`. `address` is where this process's own Brokers are.
+    pub(crate) fn resolve(destination: &Destination, namespace: &str, address: &Url) -> Result<Self, Unresolved> {
+        let Some(reference) = &destination.reference else {
+            let uri = destination.uri.as_deref().unwrap_or_default();
+            return Url::parse(uri).map(Self::Http).map_err(|e| Unresolved(format!("uri {uri}: {e}")));
+        };
+        let broker = referenced(reference, namespace)?;
+        match destination.uri.as_deref().filter(|uri| !uri.is_empty()) {
+            None => Ok(Self::Broker(broker)),
+            Some(uri) => broker_url(address, &broker)
+                .join(uri)
+                .map(Self::Http)
+                .map_err(|e| Unresolved(format!("uri {uri} relative to broker {broker}: {e}"))),
+        }
+    }
+
+    /// The URL as `status` shows it, without user name and password.
+    pub(crate) fn shown(&self, address: &Url) -> String {
+        match self {
+            Self::Http(url) => shown(url),
+            Self::Broker(name) => shown(&broker_url(address, name)),
+        }
+    }
+}
+
+fn referenced(reference: &Reference, namespace: &str) -> Result<BrokerName, Unresolved> {
+    if !reference.is_broker() {
+        let version = reference.api_version.as_deref().unwrap_or("(no apiVersion)");
+        return Err(Unresolved(format!(
+            "{} {}/{} of {version} has no address here: give a uri, or refer to a Broker",
+            reference.kind,
+            reference.namespace.as_deref().unwrap_or(namespace),
+            reference.name
+        )));
+    }
+    BrokerName::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name)
+        .map_err(|e| Unresolved(e.to_string()))
+}
+
+/// The URL of a Broker of this process.
+pub(crate) fn broker_url(address: &Url, broker: &BrokerName) -> Url {
+    let mut url = address.clone();
+    let base = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&format!("{base}/{}/{}", broker.namespace(), broker.name()));
+    url
+}
+
+/// A URL without user name and password.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither fails: URLs with a host may have both, and others have none to take away.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(json: serde_json::Value) -> Result<String, Unresolved> {
+        let destination: Destination = serde_json::from_value(json).expect("a destination");
+        let address = Url::parse("http://127.0.0.1:8080").expect("an address");
+        Target::resolve(&destination, "site-1", &address).map(|t| t.shown(&address))
+    }
+
+    #[test]
+    fn d28_a_destination_is_a_uri_a_ref_or_a_uri_relative_to_a_ref() {
+        let broker = serde_json::json!({"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "alarms"});
+        assert_eq!(
+            resolve(serde_json::json!({"uri": "https://sink.example/in"})),
+            Ok("https://sink.example/in".to_owned())
+        );
+        assert_eq!(resolve(serde_json::json!({"ref": broker})), Ok("http://127.0.0.1:8080/site-1/alarms".to_owned()));
+        assert_eq!(
+            resolve(serde_json::json!({"ref": broker, "uri": "/other"})),
+            Ok("http://127.0.0.1:8080/other".to_owned())
+        );
+        let service = serde_json::json!({"ref": {"apiVersion": "v1", "kind": "Service", "name": "event-display"}});
+        assert!(resolve(service).is_err_and(|e| e.0.contains("Service site-1/event-display")));
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_never_shown() {
+        let shown = resolve(serde_json::json!({"uri": "https://user:secret@sink.example/in"})).expect("resolved");
+        assert_eq!(shown, "https://sink.example/in");
+    }
+}

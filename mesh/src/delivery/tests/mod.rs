@@ -1,0 +1,9 @@
+//! Whole deliveries against a subscriber that answers by script. The tests name the rule that they prove.
+
+mod failures;
+mod replies;
+mod running;
+mod sending;
+mod sets;
+mod sink;
+mod world;
