@@ -32,6 +32,9 @@ pub const CONSUMER: &str = "uplink";
 /// The fact that remembers that the link is held.
 const HELD: &[u8] = b"lheld";
 
+/// How long a stop may take, requests on their way included.
+const GOODBYE_TIME: Duration = Duration::from_secs(3);
+
 /// How long a connection must have lived for its end not to count as a failed attempt.
 const LIVED: Duration = Duration::from_secs(10);
 
@@ -129,6 +132,16 @@ impl Core {
             std::future::pending().await
         }
     }
+
+    /// Runs `work` unless the link is held or stopped before it is done.
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = self.held() => None,
+            done = work => Some(done),
+        }
+    }
 }
 
 /// Registers the uplink with a Broker: its events wait for the gateway from the first one on.
@@ -171,20 +184,16 @@ impl Uplink {
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.0;
         let Some(sets) = inner.sets.1.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let work = async {
-            tokio::join!(
-                keep_registered(inner.brokers.clone()),
-                inner.down.run(sets, inner.settings.heartbeat),
-                inner.connect(stop.clone()),
-            )
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GOODBYE_TIME).await;
         };
+        // Ends when the connection has said its goodbye after `stop`, or has had the time to.
         tokio::select! {
-            () = async { work.await; } => {}
-            () = async {
-                stop.cancelled().await;
-                // A connection says goodbye by itself.
-                tokio::time::sleep(Duration::from_secs(3)).await;
-            } => {}
+            () = inner.connect(stop.clone()) => {}
+            () = keep_registered(inner.brokers.clone()) => {}
+            () = inner.down.run(sets, inner.settings.heartbeat) => {}
+            () = late => {}
         }
     }
 
