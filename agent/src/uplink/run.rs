@@ -35,6 +35,9 @@ const HELD: &[u8] = b"lheld";
 /// How long a connection must have lived for its end not to count as a failed attempt.
 const LIVED: Duration = Duration::from_secs(10);
 
+/// How long a connection may take to end when the agent stops.
+const GOODBYE: Duration = Duration::from_secs(3);
+
 /// What the uplink needs to know.
 #[derive(Debug, Clone)]
 pub struct UplinkSettings {
@@ -171,20 +174,18 @@ impl Uplink {
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.0;
         let Some(sets) = inner.sets.1.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let work = async {
-            tokio::join!(
-                keep_registered(inner.brokers.clone()),
-                inner.down.run(sets, inner.settings.heartbeat),
-                inner.connect(stop.clone()),
-            )
+        let beside = async {
+            tokio::join!(keep_registered(inner.brokers.clone()), inner.down.run(sets, inner.settings.heartbeat));
         };
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GOODBYE).await;
+        };
+        // A connection says goodbye by itself when `stop` is cancelled; one that cannot is left after a while.
         tokio::select! {
-            () = async { work.await; } => {}
-            () = async {
-                stop.cancelled().await;
-                // A connection says goodbye by itself.
-                tokio::time::sleep(Duration::from_secs(3)).await;
-            } => {}
+            () = inner.connect(stop.clone()) => {}
+            () = beside => {}
+            () = late => {}
         }
     }
 

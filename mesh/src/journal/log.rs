@@ -393,22 +393,27 @@ impl Log {
     /// One more spare: a new file while the limit allows, else the oldest segment's.
     fn add_spare(&mut self) -> Result<(), Refused> {
         let mut refused = if self.options.policy == Policy::Reject { Refused::Full } else { Refused::DiskFull };
-        if self.may_grow() {
-            match self.new_file(false) {
-                Ok(name) => {
-                    self.spares.push_back(name);
-                    return Ok(());
-                }
-                Err(e) => refused = Refused::from_io("making a segment", &e),
-            }
-        }
         let before = self.spares.len();
-        while self.spares.len() == before {
+        loop {
+            if self.may_grow() {
+                match self.new_file(false) {
+                    Ok(name) => {
+                        self.spares.push_back(name);
+                        return Ok(());
+                    }
+                    // Giving up more events would not mend the disk.
+                    Err(e) if matches!(refused, Refused::Disk(_)) => return Err(Refused::from_io("making a segment", &e)),
+                    Err(e) => refused = Refused::from_io("making a segment", &e),
+                }
+            }
             if !self.give_up_oldest() {
                 return Err(refused);
             }
+            if self.spares.len() > before {
+                return Ok(());
+            }
+            // The file had another size and is gone: there may be room for a new one now, and no other need be given up.
         }
-        Ok(())
     }
 
     /// Makes a spare's file. With `zeros` its blocks are written, not only reserved, so that commits into it are cheap.
