@@ -147,7 +147,7 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let request = self
             .build(method, path, headers, body)
-            .map_err(|e| ClientError::Broken { server: self.server.to_string(), why: e.to_string() })?;
+            .map_err(|e| ClientError::Broken { server: self.server().to_owned(), why: e.to_string() })?;
         let mut open = self.open.take();
         if let Some(sender) = &mut open
             && sender.ready().await.is_err()
@@ -192,7 +192,7 @@ impl Client {
         let whole = Limited::new(body, MAX_ANSWER_BYTES)
             .collect()
             .await
-            .map_err(|e| ClientError::Broken { server: self.server.to_string(), why: e.to_string() })?;
+            .map_err(|e| ClientError::Broken { server: self.server().to_owned(), why: e.to_string() })?;
         Ok((head.headers, whole.to_bytes()))
     }
 
@@ -205,9 +205,9 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
-        let body =
-            Limited::new(answer.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let (server, why) = (self.server.to_string(), reason(status, &body));
+        let body = Limited::new(answer.into_body(), 64 << 10).collect().await;
+        let body = body.map_or_else(|_| Bytes::new(), http_body_util::Collected::to_bytes);
+        let (server, why) = (self.server().to_owned(), reason(status, &body));
         Err(if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             ClientError::Denied { server, status, why }
         } else {

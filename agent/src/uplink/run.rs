@@ -129,7 +129,7 @@ impl Core {
     pub(super) async fn held(&self) {
         let mut hold = self.hold.clone();
         if hold.wait_for(|held| *held).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -214,7 +214,7 @@ impl Uplink {
     /// # Errors
     /// When it cannot be kept; the link is held all the same.
     pub async fn hold(&self) -> Result<(), UplinkError> {
-        self.0.hold.send_replace(true);
+        self.0.steer(true);
         self.0.keep(true).await
     }
 
@@ -223,12 +223,20 @@ impl Uplink {
     /// # Errors
     /// When it cannot be kept; the link is opened all the same.
     pub async fn resume(&self) -> Result<(), UplinkError> {
-        self.0.hold.send_replace(false);
+        self.0.steer(false);
         self.0.keep(false).await
     }
 }
 
 impl Inner {
+    fn steer(&self, held: bool) {
+        self.hold.send_replace(held);
+        if self.target.is_none() {
+            // Nothing connects, so nothing else would show it.
+            self.link.set(if held { LinkState::Held } else { LinkState::Down }, "");
+        }
+    }
+
     async fn keep(&self, held: bool) -> Result<(), UplinkError> {
         if let Some(broker) = self.brokers.get(&BrokerName::default()) {
             let receipt =
