@@ -53,6 +53,11 @@ pub(crate) enum ClientError {
         "cannot reach {server}: {why}. Is it running? `godwit dev` starts an agent and a gateway here; --server names another"
     )]
     Unreachable { server: String, why: String },
+    #[error(
+        "{server} does not prove who it is: {why}. --ca-file names a certificate to trust; one that signs itself must not be a CA \
+         (openssl req -x509 … -addext basicConstraints=critical,CA:FALSE)"
+    )]
+    Untrusted { server: String, why: String },
     #[error("the connection to {server} broke: {why}")]
     Broken { server: String, why: String },
     #[error(
@@ -272,8 +277,13 @@ impl Client {
         }
         let config = self.tls.config(&[b"http/1.1"]).map_err(|e| unreachable(e.to_string()))?;
         let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|e| unreachable(e.to_string()))?;
-        let stream =
-            tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|e| unreachable(e.to_string()))?;
+        let untrusted = |why: std::io::Error| match why.kind() {
+            std::io::ErrorKind::InvalidData => {
+                ClientError::Untrusted { server: self.server().to_owned(), why: why.to_string() }
+            }
+            _ => unreachable(why.to_string()),
+        };
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(untrusted)?;
         start(TokioIo::new(stream)).await.map_err(|e| unreachable(cause(&e)))
     }
 }
