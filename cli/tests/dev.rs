@@ -95,6 +95,62 @@ fn out(server: &str, arguments: &[&str]) -> String {
     String::from_utf8(godwit(server, arguments).stdout).expect("text")
 }
 
+/// The body of a plain GET.
+fn get(server: &str, path: &str) -> String {
+    let address = server.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+    body.to_owned()
+}
+
+/// The names of all members of a JSON value, except below `skip`: there they are data.
+fn members(value: &serde_json::Value, skip: &[&str], names: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                names.insert(name.clone());
+                if !skip.contains(&name.as_str()) {
+                    members(value, skip, names);
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| members(item, skip, names)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_metric_and_status_field_is_documented() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let document = std::fs::read_to_string(document).expect("read");
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut dev = Dev::start(&dir.path().join("data"));
+    let (agent, gateway) = dev.servers();
+    out(&agent, &["send", "--data", "1"]);
+    dev.wait_for("the event at the sink", |line| line.starts_with('←'));
+    for server in [&agent, &gateway] {
+        for line in get(server, "/metrics").lines().filter(|line| line.starts_with("# TYPE ")) {
+            let name = line.split_whitespace().nth(2).expect("a name");
+            assert!(document.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
+        }
+        let status = serde_json::from_str(&get(server, "/status")).expect("JSON");
+        let mut names = std::collections::BTreeSet::new();
+        members(&status, &["dropped", "counters", "labels", "skipped"], &mut names);
+        for name in names {
+            assert!(
+                document.contains(&format!("`{name}`")) || document.contains(&format!("`{name}[]`")),
+                "{name} of /status"
+            );
+        }
+    }
+    dev.interrupt();
+}
+
 #[test]
 fn an_event_goes_the_whole_way_and_is_still_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -30,7 +30,9 @@ async fn events_arrive_in_order_and_the_account_is_settled() {
     assert_eq!((consumer.done.delivered, consumer.done.total()), (5000, 5000));
     assert_eq!(agent.uplink.status()["state"], "up");
     assert_eq!(gateway.agent()["link"]["state"], "up");
+    let start = std::time::Instant::now();
     agent.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(1), "stopping took {:?}", start.elapsed());
     eventually("the gateway notices", async || (gateway.agent()["link"]["state"] == "down", gateway.agent())).await;
     gateway.stop().await;
 }
