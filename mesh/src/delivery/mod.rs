@@ -24,4 +24,5 @@ mod triggers;
 mod ttl;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
+pub use store::append;
 pub use triggers::{ApplyError, DeliverySettings, Owner, Triggers};

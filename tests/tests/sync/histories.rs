@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::pair::{Agent, Gateway, arrives, eventually, text, texts};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
