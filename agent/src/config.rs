@@ -36,10 +36,14 @@ settings! {
         insecure: bool = "false",
         /// Largest packet that is taken.
         max_packet: Size = "1MiB",
-        /// Most connections at a time; further ones are refused.
+        /// Most connections at a time; further ones are closed at once.
         max_connections: usize = "4096",
         /// A client must have sent its CONNECT within this time.
         connect_timeout: Duration = "10s",
+        /// Publishes a second that one client may send on average; above that it is read more slowly. Not set: no limit.
+        publishes_per_second: Option<u32> = "",
+        /// How long the session of a client that is away is kept.
+        session_expiry: Duration = "7d",
     }
 }
 

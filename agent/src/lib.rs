@@ -1,5 +1,314 @@
 //! Godwit's agent: takes events from devices, keeps them on disk, hands them to local Triggers and carries them to the gateway.
+//!
+//! [`Agent::start`] wires the parts in the order in which an event meets them: Brokers (journals), Triggers, then the sources
+//! in front. Manifests are applied before a listener opens, so that an open port means ready. [`Agent::stop`] goes the way of
+//! the events too: sources first, then delivery, then the journals.
 
 pub mod config;
+mod identity;
+mod link;
 pub mod mqtt;
 pub mod uplink;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use godwit_mesh::broker::Brokers;
+use godwit_mesh::clock::Clock;
+use godwit_mesh::delivery::{DeliverySettings, Triggers};
+use godwit_mesh::door::{ClientTls, Credentials, ServerTls};
+use godwit_mesh::http::metrics::Metrics;
+use godwit_mesh::http::ops::Ops;
+use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
+use godwit_mesh::manifest::Manifests;
+use godwit_mesh::names::{AgentId, BrokerName};
+use godwit_mesh::process::{self, Daemon, FileSet, Front};
+use godwit_mesh::state::{DataDir, Lock};
+use godwit_mesh::storage::{Disk, Storage};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use config::Config;
+use uplink::{Uplink, UplinkSettings};
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    id: AgentId,
+    addresses: Addresses,
+    brokers: Brokers,
+    triggers: Triggers,
+    files: FileSet,
+    certificates: Vec<(&'static str, ServerTls)>,
+    credentials: Option<Credentials>,
+    /// The listeners; they end when `sources` is cancelled.
+    listeners: JoinSet<&'static str>,
+    sources: CancellationToken,
+    /// The uplink's task; it ends when `consumers` is cancelled.
+    carrier: JoinSet<()>,
+    consumers: CancellationToken,
+    /// Held until everything is closed.
+    _lock: Lock,
+}
+
+/// Where a running agent is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The HTTP listener.
+    pub http: SocketAddr,
+    /// The MQTT listener, if there is one.
+    pub mqtt: Option<SocketAddr>,
+}
+
+/// Checks a configuration without opening a port or touching the data folder: listeners, certificates, credentials, manifests.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    let credentials = process::credentials(&config.auth)?;
+    mqtt_tls(config, credentials.is_some())?;
+    Front::prepare(&config.http, credentials)?;
+    if let Some(id) = &config.agent.id {
+        AgentId::new(id).context("agent.id")?;
+    }
+    if let Some(url) = &config.gateway.url {
+        link::check_url(url)?;
+    }
+    if let Some(file) = &config.gateway.token_file {
+        std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
+    }
+    if let Some(folder) = &config.agent.manifests {
+        Manifests::load_dir(folder)?;
+    }
+    Ok(())
+}
+
+impl Agent {
+    /// Starts an agent: when this returns, its listeners are open and its Triggers run. Call within a current-thread runtime.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, the data folder or the listeners.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let metrics = Metrics::new();
+        let credentials = process::credentials(&config.auth)?;
+        let front = Front::prepare(&config.http, credentials.clone())?;
+        let mqtt_tls = mqtt_tls(&config, credentials.is_some())?;
+
+        // What is kept: one owner, one id, the Brokers.
+        let lock = DataDir::lock(&config.agent.data_dir)?;
+        let storage: Arc<dyn Storage> = Arc::new(disk(&config.agent.data_dir)?);
+        let id = identity::agent_id(config.agent.id.as_deref(), &*storage)?;
+        let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
+        let brokers = Brokers::open(storage.clone(), Some(id.clone()), defaults).await?;
+
+        // What consumes: the set that last came down, then the folder's; the uplink.
+        let settings = DeliverySettings {
+            tls: ClientTls::new(config.gateway.ca_file.as_deref()),
+            address: front.address()?,
+            max_event_bytes: front.limits().event_bytes,
+            clock: clock.clone(),
+        };
+        let triggers = Triggers::new(brokers.clone(), settings);
+        let (apply, ready) = link::objects(&triggers);
+        let settings = uplink_settings(&config, &clock);
+        let uplink = Uplink::open(id.clone(), brokers.clone(), storage, settings, apply, ready).await?;
+        let mut files = FileSet::new(config.agent.manifests.as_deref(), triggers.clone(), chosen_by(&config));
+        files.apply().await.map_err(anyhow::Error::msg)?;
+
+        // What produces: the listeners. Both are bound before either serves.
+        let mqtt = match config.mqtt.listen {
+            Some(listen) => {
+                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), &brokers, &clock).await?)
+            }
+            None => None,
+        };
+        let bound = front.bind().await?;
+        let addresses = Addresses { http: bound.server.local_addr(), mqtt: mqtt.as_ref().map(mqtt::Listener::local_addr) };
+        let mqtt_handle = mqtt.as_ref().map(mqtt::Listener::handle);
+        if let Some(handle) = &mqtt_handle {
+            handle.register(&metrics);
+        }
+        let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
+        let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
+        let router = link::routes(router, &uplink).fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+
+        let sources = CancellationToken::new();
+        let mut listeners = JoinSet::new();
+        if let Some(listener) = mqtt {
+            let stop = sources.clone();
+            listeners.spawn(async move {
+                listener.serve(stop).await;
+                "the MQTT listener"
+            });
+        }
+        let (stop, server_metrics) = (sources.clone(), ServerMetrics::register(&metrics));
+        listeners.spawn(async move {
+            bound.server.serve(router, bound.door, server_metrics, stop).await;
+            "the HTTP listener"
+        });
+        let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
+        let (stop, up) = (consumers.clone(), uplink.clone());
+        carrier.spawn(async move { up.run(stop).await });
+        tracing::info!(agent = %id, http = %addresses.http, mqtt = ?addresses.mqtt, "the agent is ready");
+        let certificates = [("mqtt", mqtt_tls), ("http", bound.tls)];
+        let certificates = certificates.into_iter().filter_map(|(name, tls)| Some((name, tls?))).collect();
+        Ok(Self {
+            id,
+            addresses,
+            brokers,
+            triggers,
+            files,
+            certificates,
+            credentials,
+            listeners,
+            sources,
+            carrier,
+            consumers,
+            _lock: lock,
+        })
+    }
+
+    /// The agent's id.
+    #[must_use]
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// Where it is reached: the ports that the system chose where 0 was asked for.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+impl Daemon for Agent {
+    const NAME: &'static str = "the agent";
+
+    async fn failed(&mut self) -> String {
+        tokio::select! {
+            Some(ended) = self.listeners.join_next() => match ended {
+                Ok(part) => format!("{part} has ended by itself"),
+                Err(error) => format!("a listener has failed: {error}"),
+            },
+            Some(ended) = self.carrier.join_next() => match ended {
+                Ok(()) => "the uplink has ended by itself".to_owned(),
+                Err(error) => format!("the uplink has failed: {error}"),
+            },
+        }
+    }
+
+    async fn reload(&mut self) {
+        for (section, tls) in &self.certificates {
+            if let Err(error) = tls.reload() {
+                tracing::error!("[{section}] the certificate from before stays in force: {error}");
+            }
+        }
+        if let Some(credentials) = self.credentials.clone() {
+            // Hashing takes its time: off the runtime.
+            match tokio::task::spawn_blocking(move || credentials.reload()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("the credentials from before stay in force: {error}"),
+                Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
+            }
+        }
+        self.files.apply_again().await;
+    }
+
+    async fn stop(mut self) {
+        self.sources.cancel();
+        while self.listeners.join_next().await.is_some() {}
+        self.consumers.cancel();
+        while self.carrier.join_next().await.is_some() {}
+        self.triggers.close().await;
+        self.brokers.close().await;
+    }
+}
+
+/// The data folder as a file system.
+fn disk(dir: &Path) -> anyhow::Result<Disk> {
+    Disk::new(dir).with_context(|| format!("data folder {}", dir.display()))
+}
+
+/// In an agent's own folder the objects for everybody, and those whose `godwit.dev/agents` chooses this agent.
+fn chosen_by(config: &Config) -> process::Choose {
+    let labels = config.agent.labels.0.clone();
+    Box::new(move |all| {
+        let (here, mine) = (all.for_here(), all.for_agent(&labels));
+        Manifests::new(here.objects().chain(mine.objects()).cloned())
+    })
+}
+
+fn uplink_settings(config: &Config, clock: &Clock) -> UplinkSettings {
+    UplinkSettings {
+        url: config.gateway.url.clone(),
+        token_file: config.gateway.token_file.clone(),
+        tls: ClientTls::new(config.gateway.ca_file.as_deref()),
+        heartbeat: config.gateway.heartbeat,
+        backoff_max: config.gateway.backoff_max,
+        labels: config.agent.labels.0.clone(),
+        clock: clock.clone(),
+        ..UplinkSettings::default()
+    }
+}
+
+fn mqtt_tls(config: &Config, credentials: bool) -> anyhow::Result<Option<ServerTls>> {
+    let Some(listen) = config.mqtt.listen else { return Ok(None) };
+    let files = (config.mqtt.tls_cert.as_ref(), config.mqtt.tls_key.as_ref());
+    Ok(process::listener("mqtt", listen, files, &[], credentials, config.mqtt.insecure)?)
+}
+
+async fn mqtt_listener(
+    config: &Config,
+    listen: SocketAddr,
+    tls: Option<ServerTls>,
+    credentials: Option<Credentials>,
+    brokers: &Brokers,
+    clock: &Clock,
+) -> anyhow::Result<mqtt::Listener> {
+    let broker = brokers.get(&BrokerName::default()).context("the broker default/default is always there")?;
+    let limits = mqtt::Limits {
+        max_packet_bytes: config.mqtt.max_packet.as_usize(),
+        max_connections: config.mqtt.max_connections,
+        connect_timeout: config.mqtt.connect_timeout,
+        publishes_per_second: config.mqtt.publishes_per_second,
+        session_expiry: config.mqtt.session_expiry,
+        ..mqtt::Limits::default()
+    };
+    let routes = mqtt::Routes::all_to(broker.journal().clone());
+    let settings = mqtt::Settings { listen, tls, credentials, limits, clock: clock.clone(), routes };
+    Ok(mqtt::Listener::bind(settings).await?)
+}
+
+/// What `/status`, `/readyz` and `/metrics` tell.
+fn ops(
+    id: &AgentId,
+    metrics: &Metrics,
+    brokers: &Brokers,
+    triggers: &Triggers,
+    files: &FileSet,
+    uplink: &Uplink,
+    mqtt: Option<mqtt::Handle>,
+) -> Ops {
+    link::register(metrics, uplink);
+    let (id, triggers, files, uplink) = (id.clone(), triggers.clone(), files.status(), uplink.clone());
+    Ops::new(metrics.clone())
+        .status(move |status| {
+            status.insert("agent".to_owned(), Value::from(id.as_str()));
+            status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
+            status.insert("link".to_owned(), uplink.status());
+        })
+        .brokers(brokers)
+        .status(move |status| {
+            status.insert("triggers".to_owned(), triggers.status());
+            status.insert("manifests".to_owned(), files.to_json());
+            if let Some(Value::Object(mut listener)) = mqtt.as_ref().map(mqtt::Handle::status) {
+                // The sessions stand by themselves: they outlive connections.
+                status.insert("sessions".to_owned(), listener.remove("sessions").unwrap_or_default());
+                status.insert("mqtt".to_owned(), Value::Object(listener));
+            }
+        })
+}

@@ -1,1 +1,97 @@
-fn main() {}
+//! `godwit`: run, feed, watch and steer agents and gateways.
+//!
+//! One file per command; [`client`] speaks HTTP to the server, [`output`] decides what a terminal gets. Exit codes: 0 done,
+//! 1 failed or refused, 2 wrong usage, 3 the server cannot be reached, 4 the server wants other credentials.
+
+mod check;
+mod client;
+mod completion;
+mod cursor;
+mod dev;
+mod get;
+mod link;
+mod output;
+mod passwd;
+mod send;
+mod tail;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use client::ServerArgs;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 the server cannot be reached, 4 the server wants other credentials.
+
+Examples:
+  godwit dev                                    a gateway and an agent on this machine, to try things out
+  godwit send --type door.opened --data '{\"door\":3}'
+  godwit tail --from start
+  godwit get brokers";
+
+/// Run, feed, watch and steer Godwit's agents and gateways.
+#[derive(Debug, Parser)]
+#[command(name = "godwit", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a gateway and an agent on this machine, with a sink that prints what arrives.
+    Dev(dev::DevArgs),
+    /// Send events to a broker.
+    Send(send::SendArgs),
+    /// Print a broker's events as they come.
+    Tail(tail::TailArgs),
+    /// List brokers, triggers or agents.
+    Get(get::GetArgs),
+    /// Look at the cursors of a broker's consumers, or move one by hand.
+    Cursor(cursor::CursorArgs),
+    /// Look at an agent's link to the gateway, hold it or let it go on.
+    Link(link::LinkArgs),
+    /// Set or remove a user's password in a credentials file.
+    Passwd(passwd::PasswdArgs),
+    /// Make or remove a token in a credentials file.
+    Token(token::TokenArgs),
+    /// Check manifests without a server.
+    Check(check::CheckArgs),
+    /// Write the completion script for a shell.
+    Completion(completion::CompletionArgs),
+}
+
+fn main() -> ExitCode {
+    godwit_mesh::process::keep_small();
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) if client::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            client::exit_code(&error)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = godwit_mesh::process::runtime()?;
+    let server = cli.server;
+    let done = |()| ExitCode::SUCCESS;
+    match cli.command {
+        Command::Dev(args) => runtime.block_on(dev::run(args)).map(done),
+        Command::Send(args) => runtime.block_on(send::run(&server, args)).map(done),
+        Command::Tail(args) => runtime.block_on(tail::run(&server, args)).map(done),
+        Command::Get(args) => runtime.block_on(get::run(&server, &args)).map(done),
+        Command::Cursor(args) => runtime.block_on(cursor::run(&server, args)).map(done),
+        Command::Link(args) => runtime.block_on(link::run(&server, &args)).map(done),
+        Command::Passwd(args) => passwd::run(&args).map(done),
+        Command::Token(args) => token::run(&args).map(done),
+        Command::Check(args) => check::run(&args),
+        Command::Completion(args) => completion::run(&args).map(done),
+    }
+}

@@ -2,55 +2,75 @@
 //! The input is a row of changes, four bytes each: place (u16), what to do, a byte.
 #![no_main]
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 
-use godwit_mesh::journal::{Batch, Log, Options};
+use godwit_mesh::journal::{Journal, Log, OpenError, Options};
 use godwit_mesh::storage::Disk;
 use libfuzzer_sys::fuzz_target;
 
 /// A folder of this process, in memory where the system has such a place.
-fn root() -> PathBuf {
+fn root(name: &str) -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    parent.join(format!("godwit-fuzz-{}", std::process::id()))
+    parent.join(format!("godwit-fuzz-{}-{name}", std::process::id()))
 }
 
-fn open() -> Log {
-    let options = Options { segment_bytes: 16 << 10, max_bytes: 64 << 10, ..Options::default() };
-    let disk = Disk::new(&root()).expect("a folder can be made");
-    Log::open(Arc::new(disk), "journal", options).expect("damage is never an error")
+fn disk(name: &str) -> Arc<Disk> {
+    Arc::new(Disk::new(&root(name)).expect("a folder can be made"))
 }
 
-fn segments() -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(root().join("journal")) else { return Vec::new() };
-    let mut found: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seg-")));
-    found.sort();
-    found
+fn options() -> Options {
+    Options { segment_bytes: 16 << 10, max_bytes: 64 << 10, ..Options::default() }
+}
+
+/// Wakes the thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn wait<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
 }
 
 /// The name and content of a sound segment with a few batches.
-fn sound() -> &'static (PathBuf, Vec<u8>) {
-    static SOUND: OnceLock<(PathBuf, Vec<u8>)> = OnceLock::new();
+fn sound() -> &'static (String, Vec<u8>) {
+    static SOUND: OnceLock<(String, Vec<u8>)> = OnceLock::new();
     SOUND.get_or_init(|| {
-        let mut log = open();
+        let journal = Journal::open(disk("sound"), "journal", options()).expect("a new journal opens");
         for n in 0..8_u8 {
-            let mut batch = Batch::default();
-            batch.event(|out| out.extend_from_slice(&[n; 40]));
-            batch.event_with_fact(b"q1", &[n], |out| out.extend_from_slice(&[n; 9]));
-            batch.put(b"p1", &[n; 4]);
-            log.commit(&mut batch).expect("there is room");
+            let receipt = journal.append(|append| {
+                append.event(|out| out.extend_from_slice(&[n; 40]));
+                append.event_with_fact(b"q1", &[n], |out| out.extend_from_slice(&[n; 9]));
+                append.put(b"p1", &[n; 4]);
+            });
+            wait(receipt.expect("there is room")).expect("durable");
         }
-        drop(log);
-        let path = segments().pop().expect("a segment");
-        let bytes = std::fs::read(&path).expect("readable");
-        (path, bytes)
+        let entries = std::fs::read_dir(root("sound").join("journal")).expect("readable");
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let name = names.filter(|name| name.starts_with("seg-")).max().expect("a segment");
+        let bytes = std::fs::read(root("sound").join("journal").join(&name)).expect("readable");
+        (name, bytes)
     })
 }
 
 fuzz_target!(|input: &[u8]| {
-    let (path, bytes) = sound();
+    let (name, bytes) = sound();
     let mut bytes = bytes.clone();
     for change in input.chunks_exact(4) {
         let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % 2048;
@@ -62,13 +82,16 @@ fuzz_target!(|input: &[u8]| {
             _ => {}
         }
     }
-    std::fs::remove_dir_all(root()).expect("removable");
-    std::fs::create_dir_all(root().join("journal")).expect("a folder can be made");
-    std::fs::write(path, &bytes).expect("writable");
-    let mut log = open();
-    let mut batch = Batch::default();
-    batch.event(|out| out.extend_from_slice(b"after"));
-    log.commit(&mut batch).expect("a recovered journal takes events");
-    drop(log);
-    drop(open());
+    let folder = root("run").join("journal");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    std::fs::write(folder.join(name), &bytes).expect("writable");
+    // Twice: what the first recovery left must do for the next.
+    for _ in 0..2 {
+        match Log::open(disk("run"), "journal", options()) {
+            // A journal of a later version is left alone, not recovered.
+            Ok(_) | Err(OpenError::Version { .. }) => {}
+            Err(error) => panic!("damage is never an error: {error}"),
+        }
+    }
 });

@@ -12,15 +12,17 @@ settings! {
         data_dir: PathBuf = "godwit-data/gateway",
         /// Folder with manifests (YAML) of Brokers and Triggers; read again when a file changes and on SIGHUP. Not set: none.
         manifests: Option<PathBuf> = "",
+        /// File with certificates (PEM) to trust among subscribers, in place of the system's.
+        ca_file: Option<PathBuf> = "",
     }
 }
 
 settings! {
     /// `[sync]`: the agents' way in, on the HTTP listener.
     pub struct Sync {
-        /// Most agents that are connected at a time.
+        /// Most agents that may be known.
         max_agents: usize = "4096",
-        /// Bytes of one agent and broker that may wait for the disk before the agent is told to pause.
+        /// Bytes that each broker of an agent may have sent without an answer.
         credit: Size = "1MiB",
     }
 }

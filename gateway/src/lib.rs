@@ -1,4 +1,221 @@
 //! Godwit's gateway: where the agents' events arrive and central Triggers run.
+//!
+//! [`Gateway::start`] wires the parts in the order in which an event meets them: Brokers (journals), Triggers, and in front of
+//! them the agents' way in and the HTTP ingress. Manifests are applied before the listener opens, so that an open port means
+//! ready. [`Gateway::stop`] goes the way of the events too: sources first, then delivery, then the journals.
 
 pub mod config;
 pub mod sync;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use godwit_mesh::broker::Brokers;
+use godwit_mesh::clock::Clock;
+use godwit_mesh::delivery::{DeliverySettings, Triggers};
+use godwit_mesh::door::{ClientTls, Credentials, ServerTls};
+use godwit_mesh::http::metrics::Metrics;
+use godwit_mesh::http::ops::Ops;
+use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
+use godwit_mesh::manifest::Manifests;
+use godwit_mesh::process::{self, Daemon, FileSet, Front};
+use godwit_mesh::state::{DataDir, Lock};
+use godwit_mesh::storage::{Disk, Storage};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use config::Config;
+use sync::{AgentSync, SyncSettings};
+
+/// How often the folder of manifests is looked at for changes.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    brokers: Brokers,
+    triggers: Triggers,
+    sync: AgentSync,
+    files: Arc<tokio::sync::Mutex<FileSet>>,
+    objects: watch::Sender<Manifests>,
+    certificate: Option<ServerTls>,
+    credentials: Option<Credentials>,
+    /// The listener and the watch over the folder; they end when `sources` is cancelled.
+    tasks: JoinSet<&'static str>,
+    sources: CancellationToken,
+    /// Held until everything is closed.
+    _lock: Lock,
+}
+
+/// Checks a configuration without opening a port or touching the data folder: listener, certificate, credentials, manifests.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    let credentials = process::credentials(&config.auth)?;
+    Front::prepare(&config.http, credentials)?;
+    if let Some(folder) = &config.gateway.manifests {
+        Manifests::load_dir(folder)?;
+    }
+    Ok(())
+}
+
+impl Gateway {
+    /// Starts a gateway: when this returns, its listener is open and its Triggers run. Call within a current-thread runtime.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, the data folder or the listener.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let metrics = Metrics::new();
+        let credentials = process::credentials(&config.auth)?;
+        let front = Front::prepare(&config.http, credentials.clone())?;
+
+        // What is kept: one owner, the Brokers.
+        let dir = &config.gateway.data_dir;
+        let lock = DataDir::lock(dir)?;
+        let disk = Disk::new(dir).with_context(|| format!("data folder {}", dir.display()))?;
+        let storage: Arc<dyn Storage> = Arc::new(disk);
+        let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
+        let brokers = Brokers::open(storage, None, defaults).await?;
+
+        // What consumes: the folder's Triggers; the agents get the objects that are for them.
+        let settings = DeliverySettings {
+            tls: ClientTls::new(config.gateway.ca_file.as_deref()),
+            address: front.address()?,
+            max_event_bytes: front.limits().event_bytes,
+            clock: clock.clone(),
+        };
+        let triggers = Triggers::new(brokers.clone(), settings);
+        let here = Box::new(|all: &Manifests| Ok(all.for_here()));
+        let mut files = FileSet::new(config.gateway.manifests.as_deref(), triggers.clone(), here);
+        let all = files.apply().await.map_err(anyhow::Error::msg)?;
+        let (objects, for_agents) = watch::channel(all);
+
+        // What produces: the agents' way in and the ingress, on one listener.
+        let settings = SyncSettings {
+            max_agents: config.sync.max_agents,
+            credit: config.sync.credit.as_usize(),
+            clock: clock.clone(),
+            ..SyncSettings::default()
+        };
+        let sync = AgentSync::new(brokers.clone(), settings, for_agents);
+        let bound = front.bind().await?;
+        let address = bound.server.local_addr();
+        let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
+        let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
+        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+
+        let sources = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (stop, server_metrics) = (sources.clone(), ServerMetrics::register(&metrics));
+        tasks.spawn(async move {
+            bound.server.serve(router, bound.door, server_metrics, stop).await;
+            "the HTTP listener"
+        });
+        let files = Arc::new(tokio::sync::Mutex::new(files));
+        tasks.spawn(watch_folder(files.clone(), objects.clone(), sources.clone()));
+        tracing::info!(http = %address, "the gateway is ready");
+        Ok(Self {
+            address,
+            brokers,
+            triggers,
+            sync,
+            files,
+            objects,
+            certificate: bound.tls,
+            credentials,
+            tasks,
+            sources,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is reached: the port that the system chose where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Daemon for Gateway {
+    const NAME: &'static str = "the gateway";
+
+    async fn failed(&mut self) -> String {
+        match self.tasks.join_next().await {
+            Some(Ok(part)) => format!("{part} has ended by itself"),
+            Some(Err(error)) => format!("a part of the gateway has failed: {error}"),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn reload(&mut self) {
+        if let Some(Err(error)) = self.certificate.as_ref().map(ServerTls::reload) {
+            tracing::error!("[http] the certificate from before stays in force: {error}");
+        }
+        if let Some(credentials) = self.credentials.clone() {
+            // Hashing takes its time: off the runtime.
+            match tokio::task::spawn_blocking(move || credentials.reload()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("the credentials from before stay in force: {error}"),
+                Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
+            }
+        }
+        apply(&self.files, &self.objects).await;
+    }
+
+    async fn stop(mut self) {
+        // The agents' streams end first: they would hold the listener's drain.
+        self.sources.cancel();
+        self.sync.close().await;
+        while self.tasks.join_next().await.is_some() {}
+        self.triggers.close().await;
+        self.brokers.close().await;
+    }
+}
+
+/// Applies the folder again whenever a file in it has changed.
+async fn watch_folder(
+    files: Arc<tokio::sync::Mutex<FileSet>>,
+    objects: watch::Sender<Manifests>,
+    stop: CancellationToken,
+) -> &'static str {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if files.lock().await.changed().await {
+            apply(&files, &objects).await;
+        }
+    }
+    "the watch over the manifests"
+}
+
+async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &watch::Sender<Manifests>) {
+    if let Some(all) = files.lock().await.apply_again().await {
+        objects.send_if_modified(|now| {
+            let changed = *now != all;
+            *now = all;
+            changed
+        });
+    }
+}
+
+/// What `/status`, `/readyz` and `/metrics` tell.
+fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
+    let (triggers, files, sync) = (triggers.clone(), files.status(), sync.clone());
+    Ops::new(metrics.clone())
+        .status(|status| {
+            status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
+        })
+        .brokers(brokers)
+        .status(move |status| {
+            status.insert("triggers".to_owned(), triggers.status());
+            status.insert("agents".to_owned(), sync.status());
+            status.insert("manifests".to_owned(), files.to_json());
+        })
+}

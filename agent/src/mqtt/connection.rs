@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rumqttd::protocol::{DisconnectReasonCode, Packet, PubRecReason, SubscribeReasonCode, UnsubAckReason};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tracing::debug;
 
 use super::fanout::InFlight;
@@ -35,6 +35,9 @@ const MAX_READ_AHEAD: usize = READ_BUFFER;
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How long a peer may take for its last bytes when we close.
 const CLOSE_MS: u64 = 2_000;
+
+/// How long bytes still on their way from a peer are taken and thrown away, so that it gets our last packet and not a reset.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What CONNECT said about the flow of packets.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +92,8 @@ pub(super) struct Connection {
     told: bool,
     /// The socket can no longer be written.
     broken: bool,
+    /// A layer above TCP holds bytes that the socket has not taken.
+    unflushed: bool,
 }
 
 impl Connection {
@@ -117,6 +122,7 @@ impl Connection {
             ending_since_ms: 0,
             told: false,
             broken: false,
+            unflushed: false,
         })
     }
 
@@ -129,11 +135,12 @@ impl Connection {
             self.output = out;
         }
         poll_fn(|cx| with_write_buffer(|out| self.step(cx, out))).await;
-        let Self { seat, inbound, transport, .. } = *self;
-        drop(transport);
-        let mut seat = seat;
+        let Self { mut seat, inbound, transport, end, broken, .. } = *self;
         seat.handshakes = inbound.handshakes;
         seat.leave().await;
+        if matches!(end, Some(End::Fault(_))) && !broken {
+            Box::pin(linger(transport)).await;
+        }
     }
 
     /// One turn. Ready when there is nothing left to do.
@@ -272,7 +279,7 @@ impl Connection {
 
     fn is_over(&self) -> bool {
         let too_slow = self.hub.clock.elapsed_ms() >= self.ending_since_ms + CLOSE_MS;
-        self.told && (self.broken || self.output.is_empty() || too_slow)
+        self.told && (self.broken || (self.output.is_empty() && !self.unflushed) || too_slow)
     }
 
     /// Writes what is due; what the socket does not take is kept.
@@ -286,7 +293,7 @@ impl Connection {
             self.output.append(out);
             std::mem::swap(&mut self.output, out);
         }
-        if out.is_empty() {
+        if out.is_empty() && !self.unflushed {
             return;
         }
         let mut written = 0;
@@ -305,7 +312,9 @@ impl Connection {
             }
         }
         if matches!(self.transport, Transport::Layered(_)) && !failed {
-            failed = matches!(Pin::new(&mut self.transport).poll_flush(cx), Poll::Ready(Err(_)));
+            let flushed = Pin::new(&mut self.transport).poll_flush(cx);
+            self.unflushed = flushed.is_pending();
+            failed = matches!(flushed, Poll::Ready(Err(_)));
         }
         if failed {
             out.clear();
@@ -542,7 +551,7 @@ impl Connection {
             return;
         }
         self.hub.counters.timeouts.add(1);
-        self.broken |= !self.output.is_empty();
+        self.broken |= !self.output.is_empty() || self.unflushed;
         self.fault(Fault::new(reason::KEEP_ALIVE_TIMEOUT, "nothing came or went for too long"));
     }
 
@@ -555,7 +564,7 @@ impl Connection {
         let limits = &self.hub.limits;
         let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let mut deadline = u64::MAX;
-        if !self.output.is_empty() {
+        if !self.output.is_empty() || self.unflushed {
             deadline = deadline.min(after(self.last_out_ms, millis(limits.write_timeout)));
         }
         let reading = matches!(self.waiting, Waiting::Nothing) && self.output.len() < MAX_OUTPUT;
@@ -571,4 +580,17 @@ impl Connection {
     fn set_deadline(&self) {
         self.seat.session.deadline_ms.store(self.deadline_ms(), Ordering::Relaxed);
     }
+}
+
+/// Closes our side and waits a moment for the peer's.
+async fn linger(mut transport: Transport) {
+    let discard = async {
+        if transport.shutdown().await.is_err() {
+            return;
+        }
+        let mut sink = [0; 256];
+        while matches!(transport.read(&mut sink).await, Ok(n) if n > 0) {}
+    };
+    // Whether it closed or not, this is the end.
+    let _ = tokio::time::timeout(LINGER, discard).await;
 }

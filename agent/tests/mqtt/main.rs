@@ -7,3 +7,4 @@ mod publish;
 mod qos2;
 mod site;
 mod subscribe;
+mod tls;

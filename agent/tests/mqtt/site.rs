@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use godwit_agent::mqtt::{Handle, Limits, Listener, Routes, Settings};
 use godwit_mesh::clock::Clock;
-use godwit_mesh::door::Credentials;
+use godwit_mesh::door::{Credentials, ServerTls};
 use godwit_mesh::event::StoredEvent;
 use godwit_mesh::journal::{Item, Journal, Offset, Options};
 use godwit_mesh::names::AgentId;
@@ -39,6 +39,7 @@ pub struct Plan {
     pub limits: Limits,
     pub credentials: Option<Credentials>,
     pub options: Options,
+    pub tls: Option<ServerTls>,
     /// Topics that begin with `other/` go to a journal of their own.
     pub two_journals: bool,
 }
@@ -74,7 +75,7 @@ impl Site {
         };
         let settings = Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            tls: None,
+            tls: plan.tls.clone(),
             credentials: plan.credentials.clone(),
             limits: plan.limits.clone(),
             clock: clock.clone(),

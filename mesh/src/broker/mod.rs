@@ -11,6 +11,8 @@ mod index;
 mod registry;
 mod share;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use digest::UNTOLD;
 pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers};

@@ -63,6 +63,9 @@ pub trait Sections: Sized {
     /// All keys.
     fn keys() -> KeySet;
 
+    /// The sections' names and descriptions, in the order of the file.
+    fn sections() -> Vec<(&'static str, &'static [&'static str])>;
+
     /// Reads all sections from what was loaded.
     ///
     /// # Errors
@@ -123,6 +126,10 @@ macro_rules! sections {
                     &[$($((stringify!($field), $default)),*)?],
                 ));)*
                 keys
+            }
+
+            fn sections() -> Vec<(&'static str, &'static [&'static str])> {
+                vec![$((stringify!($section), &[$($doc),+])),*]
             }
 
             fn read(

@@ -5,11 +5,13 @@
 //! are checked against. An unknown key in a file is refused by name and line with the nearest known one; an unknown variable
 //! of the environment is only reported, since Kubernetes puts `GODWIT_…_SERVICE_HOST` and its like there by itself.
 
+mod document;
 mod key;
 mod loader;
 mod shared;
 mod value;
 
+pub use document::{to_markdown, to_toml};
 pub use key::{Key, KeySet, Section, Sections};
 pub use loader::{ConfigError, Loader, Origin};
 pub use shared::{Auth, Format, Http, Log, Storage, StoragePolicy};

@@ -22,14 +22,20 @@ settings! {
         insecure: bool = "false",
         /// Further host names that requests which change things may name in their Host header.
         allowed_hosts: Vec<String> = "",
-        /// Largest request body; never less than 64 KiB.
-        max_body: Size = "1MiB",
-        /// Most connections at a time; further ones wait to be accepted.
-        max_connections: usize = "2048",
-        /// A connection on which nothing happens for so long is closed.
-        idle_timeout: Duration = "75s",
-        /// A request's head must be there within this time.
+        /// Largest event, and any other request body; never less than 64 KiB.
+        max_event: Size = "1MiB",
+        /// Largest batch of events.
+        max_batch: Size = "4MiB",
+        /// Most connections at a time; one more takes the place of the one that has been idle for longest.
+        max_connections: usize = "1024",
+        /// A connection without a request is closed after so long.
+        idle_timeout: Duration = "120s",
+        /// A request's head must be there within this time from its first byte.
         header_timeout: Duration = "10s",
+        /// How long a request may wait for room in a journal before it is answered 503.
+        busy_wait: Duration = "10s",
+        /// How long requests may go on after a shutdown began.
+        drain: Duration = "5s",
     }
 }
 

@@ -85,11 +85,11 @@ pub enum ApplyError {
     )]
     BrokerChanged {
         /// The Trigger.
-        trigger: ObjectName,
+        trigger: String,
         /// Its Broker.
-        from: BrokerName,
+        from: String,
         /// The Broker in the new set.
-        to: BrokerName,
+        to: String,
     },
     /// A Broker could not be made.
     #[error(transparent)]
@@ -153,14 +153,14 @@ impl Triggers {
     pub fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
         let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
         let this = Self(Arc::new(Inner {
-            context: Arc::new(Context { brokers: brokers.clone(), sender, settings }),
+            context: Arc::new(Context { brokers, sender, settings }),
             applying: tokio::sync::Mutex::default(),
             table: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
         let inner = Arc::downgrade(&this.0);
-        brokers.on_made(Box::new(move |broker| {
+        this.0.context.brokers.on_made(Box::new(move |broker| {
             if let Some(inner) = inner.upgrade() {
                 inner.greet(broker);
             }
@@ -257,7 +257,11 @@ impl Inner {
             }
             let from = running.or_else(|| kept.map(|(broker, _)| broker.clone()));
             if let Some(from) = from.filter(|from| *from != trigger.broker) {
-                return Err(ApplyError::BrokerChanged { trigger: trigger.name.clone(), from, to: trigger.broker.clone() });
+                return Err(ApplyError::BrokerChanged {
+                    trigger: trigger.name.to_string(),
+                    from: from.to_string(),
+                    to: trigger.broker.to_string(),
+                });
             }
         }
         Ok(())

@@ -56,6 +56,11 @@ pub(super) fn snapshot_crc(epoch: Epoch, seq: u64, first: Offset, snapshot: &[u8
     crc32c::crc32c_append(key(epoch, seq, HEAD_BYTES as u64, first), snapshot)
 }
 
+/// The sum of a head: its version, and all behind the sum.
+fn head_crc(head: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&head[7..8]), &head[16..HEAD_BYTES])
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
@@ -75,7 +80,7 @@ impl Head {
         out[40..48].copy_from_slice(&self.elapsed_ms.to_le_bytes());
         out[48..52].copy_from_slice(&self.snapshot_len.to_le_bytes());
         out[52..56].copy_from_slice(&self.snapshot_crc.to_le_bytes());
-        let crc = crc32c::crc32c(&out[16..]);
+        let crc = head_crc(&out);
         out[8..12].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -89,19 +94,22 @@ impl Head {
         if bytes[..7] != HEAD_MAGIC {
             return HeadRead::Damaged;
         }
+        // Every version keeps this sum in this place, so that a flipped bit is not taken for a newer program's file.
+        if u32_at(bytes, 8) != Some(head_crc(bytes)) {
+            return HeadRead::Damaged;
+        }
         if bytes[7] != VERSION {
             return HeadRead::Version(bytes[7]);
         }
         let parse = || {
-            let head = Self {
+            Some(Self {
                 seq: u64_at(bytes, 16)?,
                 epoch: Epoch(u64_at(bytes, 24)?),
                 first: Offset(u64_at(bytes, 32)?),
                 elapsed_ms: u64_at(bytes, 40)?,
                 snapshot_len: u32_at(bytes, 48)?,
                 snapshot_crc: u32_at(bytes, 52)?,
-            };
-            (u32_at(bytes, 8)? == crc32c::crc32c(&bytes[16..])).then_some(head)
+            })
         };
         match parse() {
             None => HeadRead::Damaged,
@@ -282,8 +290,11 @@ mod tests {
         assert_eq!(Head::decode(&[0; HEAD_BYTES], 7), HeadRead::Unused);
         let mut later = bytes;
         later[7] = 2;
+        assert_eq!(Head::decode(&later, 7), HeadRead::Damaged, "a flipped bit is no newer version");
+        let crc = head_crc(&later);
+        later[8..12].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Head::decode(&later, 7), HeadRead::Version(2));
-        for at in 16..HEAD_BYTES {
+        for at in (7..12).chain(16..HEAD_BYTES) {
             let mut bad = bytes;
             bad[at] ^= 1;
             assert_eq!(Head::decode(&bad, 7), HeadRead::Damaged, "byte {at}");

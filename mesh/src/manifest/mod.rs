@@ -16,6 +16,8 @@ mod object;
 mod parse;
 mod selector;
 mod set;
+#[cfg(test)]
+mod tests;
 mod trigger;
 
 pub use annotations::{Annotations, Jitter, StartAt};

@@ -1,0 +1,63 @@
+//! The documents of the configuration say what the code says. `GODWIT_WRITE_DOCUMENTS=1 cargo test -p godwit-cli --test
+//! documents` writes them anew.
+
+use std::path::{Path, PathBuf};
+
+use godwit_mesh::config::{Loader, to_markdown, to_toml};
+
+const AGENT_HEAD: &str = "The agent's configuration: every key with its default. Run `godwit-agent --config agent.toml`.\n\
+    Each key can also be set by the environment, GODWIT_<SECTION>_<KEY>; docs/configuration.md says more.";
+
+const GATEWAY_HEAD: &str = "The gateway's configuration: every key with its default. Run `godwit-gateway --config gateway.toml`.\n\
+    Each key can also be set by the environment, GODWIT_<SECTION>_<KEY>; docs/configuration.md says more.";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Compares a file with what it should be, or writes it where that is asked for.
+fn expect(path: &str, wanted: &str) {
+    let file = root().join(path);
+    if std::env::var_os("GODWIT_WRITE_DOCUMENTS").is_some() {
+        std::fs::write(&file, wanted).expect("written");
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    let line = there.lines().zip(wanted.lines()).position(|(a, b)| a != b);
+    assert!(
+        there == wanted,
+        "{path} differs from the code, first at line {}: run this test with GODWIT_WRITE_DOCUMENTS=1",
+        line.map_or_else(|| "the end".to_owned(), |line| (line + 1).to_string())
+    );
+}
+
+#[test]
+fn the_explained_files_hold_every_key_with_its_default() {
+    expect("config/agent.toml", &to_toml::<godwit_agent::config::Config>(AGENT_HEAD));
+    expect("config/gateway.toml", &to_toml::<godwit_gateway::config::Config>(GATEWAY_HEAD));
+}
+
+#[test]
+fn the_explained_files_load_as_the_defaults() {
+    let agent = Loader::new().file(&root().join("config/agent.toml")).expect("read").finish();
+    let (agent, _): (godwit_agent::config::Config, _) = agent.expect("valid");
+    assert_eq!(agent, Loader::new().finish().expect("defaults").0);
+    let gateway = Loader::new().file(&root().join("config/gateway.toml")).expect("read").finish();
+    let (gateway, _): (godwit_gateway::config::Config, _) = gateway.expect("valid");
+    assert_eq!(gateway, Loader::new().finish().expect("defaults").0);
+}
+
+#[test]
+fn the_reference_holds_every_key() {
+    let path = "docs/configuration.md";
+    let text = std::fs::read_to_string(root().join(path)).expect("read");
+    let text = between(&text, "<!-- agent -->", &to_markdown::<godwit_agent::config::Config>());
+    let text = between(&text, "<!-- gateway -->", &to_markdown::<godwit_gateway::config::Config>());
+    expect(path, &text);
+}
+
+/// Replaces what stands between a mark and the next `<!-- end -->`.
+fn between(text: &str, mark: &str, table: &str) -> String {
+    let (before, after) = text.split_once(mark).expect("the mark is there");
+    let (_, rest) = after.split_once("<!-- end -->").expect("the end is there");
+    format!("{before}{mark}\n{table}\n<!-- end -->{rest}")
+}

@@ -1,0 +1,90 @@
+//! The registry over restarts.
+
+use std::sync::Arc;
+
+use super::{BrokerDefaults, BrokerError, Brokers};
+use crate::journal::{Options, Start};
+use crate::names::BrokerName;
+use crate::storage::{Disk, Storage};
+
+async fn open(storage: &Arc<dyn Storage>) -> Brokers {
+    let options = Options { segment_bytes: 64 << 10, max_bytes: 4 << 20, ..Options::default() };
+    Brokers::open(storage.clone(), None, BrokerDefaults { options, max_brokers: 2 }).await.expect("opened")
+}
+
+fn name(text: &str) -> BrokerName {
+    text.parse().expect("a name")
+}
+
+#[tokio::test]
+async fn brokers_are_opened_again_at_every_start_and_the_default_one_is_always_there() {
+    let dir = tempfile::tempdir().expect("folder");
+    let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir.path()).expect("folder"));
+    let brokers = open(&storage).await;
+    assert!(brokers.get(&BrokerName::default()).is_some());
+    let mut count = brokers.watch();
+    let made = brokers.ensure(&name("site-1/alarms")).await.expect("made");
+    assert_eq!(*count.borrow_and_update(), 2);
+    let receipt = made.journal().append(|a| a.event(|out| out.push(1))).expect("taken");
+    receipt.await.expect("durable");
+    brokers.close().await;
+    assert!(matches!(brokers.ensure(&name("another")).await, Err(BrokerError::Closed)));
+
+    let brokers = open(&storage).await;
+    let names: Vec<_> = brokers.list().iter().map(|b| b.name().to_string()).collect();
+    assert_eq!(names, ["default/default", "site-1/alarms"]);
+    assert_eq!(brokers.get(&name("site-1/alarms")).map(|b| b.journal().next_offset().0), Some(1));
+    assert!(matches!(brokers.ensure(&name("third")).await, Err(BrokerError::TooMany { limit: 2, .. })));
+    brokers.close().await;
+}
+
+#[tokio::test]
+async fn two_who_ask_for_a_broker_at_once_get_the_same() {
+    let dir = tempfile::tempdir().expect("folder");
+    let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir.path()).expect("folder"));
+    let brokers = open(&storage).await;
+    let wanted = name("b");
+    let (one, other) = tokio::join!(brokers.ensure(&wanted), brokers.ensure(&wanted));
+    assert!(Arc::ptr_eq(&one.expect("made"), &other.expect("found")));
+    brokers.close().await;
+}
+
+#[tokio::test]
+async fn the_status_is_what_the_contract_says() {
+    let dir = tempfile::tempdir().expect("folder");
+    let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir.path()).expect("folder"));
+    let brokers = open(&storage).await;
+    let broker = brokers.get(&BrokerName::default()).expect("there");
+    let consumer = broker.journal().consumer("uplink", Start::Earliest, true);
+    broker.journal().append(|a| a.event(|out| out.push(1))).expect("taken").await.expect("durable");
+    consumer.flushed().await.expect("durable");
+    let mut status = brokers.status();
+    assert!(status[0]["bytes"].take().as_u64().is_some_and(|bytes| bytes > 0));
+    let consumer = serde_json::json!({
+        "name": "uplink", "delivered": 0, "filtered": 0, "dead_lettered": 0, "dropped": {}, "pending": 1,
+    });
+    assert_eq!(
+        status,
+        serde_json::json!([{
+            "namespace": "default", "name": "default", "first_offset": 0, "next_offset": 1, "bytes": null, "accepted": 1,
+            "consumers": [consumer],
+        }])
+    );
+    brokers.close().await;
+}
+
+#[tokio::test]
+async fn dead_letters_have_a_journal_only_once_there_is_one() {
+    let dir = tempfile::tempdir().expect("folder");
+    let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir.path()).expect("folder"));
+    let brokers = open(&storage).await;
+    let broker = brokers.get(&BrokerName::default()).expect("there");
+    assert!(broker.existing_dead_letters().await.expect("readable").is_none());
+    broker.dead_letters().await.expect("made");
+    brokers.close().await;
+
+    let brokers = open(&storage).await;
+    let broker = brokers.get(&BrokerName::default()).expect("there");
+    assert!(broker.existing_dead_letters().await.expect("readable").is_some());
+    brokers.close().await;
+}

@@ -1,0 +1,45 @@
+//! What agent and gateway have in common as daemons: heap, runtime, signals, readiness, and what they make of the sections of
+//! the configuration that they share (HTTP listener, room on the disk, folder of manifests).
+//!
+//! Everything here is small on purpose: the agent is to live in a few megabytes, so it runs on one thread with a few short-lived
+//! helpers, keeps one heap, and speaks systemd's notification protocol itself.
+
+mod files;
+mod folder;
+mod front;
+mod heap;
+mod notify;
+mod room;
+mod serve;
+mod signals;
+
+use std::io;
+use std::time::Duration;
+
+pub use files::{Choose, FileSet, FileSetStatus};
+pub use folder::ManifestFolder;
+pub use front::{Bound, Front, FrontError, credentials, listener};
+pub use heap::keep_small;
+pub use notify::Notifier;
+pub use room::{broker_defaults, read_small, write_small};
+pub use serve::{Daemon, ServeError, serve};
+pub use signals::{Signal, Signals};
+
+/// Most threads for calls that block (file reads, password checks, name look-ups).
+const MAX_BLOCKING_THREADS: usize = 8;
+
+/// Stack of each such thread in bytes: enough for the system's name resolver, the deepest of what they run.
+const STACK_BYTES: usize = 256 << 10;
+
+/// The runtime of a daemon: one thread, and up to 8 short-lived ones for what blocks.
+///
+/// # Errors
+/// When the system refuses an event queue.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_stack_size(STACK_BYTES)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build()
+}
