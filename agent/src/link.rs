@@ -1,6 +1,7 @@
 //! The uplink as this agent uses it: what becomes of the objects that come down, and the link as people see and steer it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use godwit_mesh::delivery::{Owner, Triggers};
@@ -18,6 +19,9 @@ const PATH: &str = "/apis/godwit.dev/v1/link";
 
 /// Longest body of a request to steer the link.
 const MAX_BODY_BYTES: usize = 4096;
+
+/// How long the answer waits for the link to follow.
+const SHOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// What may be asked of the link.
 #[derive(Debug, Deserialize)]
@@ -78,6 +82,10 @@ async fn steer(uplink: &Uplink, mut request: Request) -> Response {
     let done = if wanted.held { uplink.hold().await } else { uplink.resume().await };
     match done {
         Ok(()) => {
+            // The connection ends in its own time; the answer is to show what was asked for.
+            let mut link = uplink.watch();
+            let _ = tokio::time::timeout(SHOWN_WITHIN, link.wait_for(|now| (now.state == LinkState::Held) == wanted.held))
+                .await;
             tracing::info!(held = wanted.held, "the link was steered by hand");
             respond::json(StatusCode::OK, &uplink.status())
         }

@@ -53,6 +53,11 @@ pub(crate) enum ClientError {
         "cannot reach {server}: {why}. Is it running? `godwit dev` starts an agent and a gateway here; --server names another"
     )]
     Unreachable { server: String, why: String },
+    #[error(
+        "{server} does not prove who it is: {why}. --ca-file names a certificate to trust; one that signs itself must not be a CA \
+         (openssl req -x509 … -addext basicConstraints=critical,CA:FALSE)"
+    )]
+    Untrusted { server: String, why: String },
     #[error("the connection to {server} broke: {why}")]
     Broken { server: String, why: String },
     #[error(
@@ -147,7 +152,7 @@ impl Client {
     ) -> Result<Response<Incoming>, ClientError> {
         let request = self
             .build(method, path, headers, body)
-            .map_err(|e| ClientError::Broken { server: self.server.to_string(), why: e.to_string() })?;
+            .map_err(|e| ClientError::Broken { server: self.server().to_owned(), why: e.to_string() })?;
         let mut open = self.open.take();
         if let Some(sender) = &mut open
             && sender.ready().await.is_err()
@@ -192,7 +197,7 @@ impl Client {
         let whole = Limited::new(body, MAX_ANSWER_BYTES)
             .collect()
             .await
-            .map_err(|e| ClientError::Broken { server: self.server.to_string(), why: e.to_string() })?;
+            .map_err(|e| ClientError::Broken { server: self.server().to_owned(), why: e.to_string() })?;
         Ok((head.headers, whole.to_bytes()))
     }
 
@@ -205,9 +210,9 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
-        let body =
-            Limited::new(answer.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let (server, why) = (self.server.to_string(), reason(status, &body));
+        let body = Limited::new(answer.into_body(), 64 << 10).collect().await;
+        let body = body.map_or_else(|_| Bytes::new(), http_body_util::Collected::to_bytes);
+        let (server, why) = (self.server().to_owned(), reason(status, &body));
         Err(if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             ClientError::Denied { server, status, why }
         } else {
@@ -272,8 +277,13 @@ impl Client {
         }
         let config = self.tls.config(&[b"http/1.1"]).map_err(|e| unreachable(e.to_string()))?;
         let name = rustls_pki_types::ServerName::try_from(host.to_owned()).map_err(|e| unreachable(e.to_string()))?;
-        let stream =
-            tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|e| unreachable(e.to_string()))?;
+        let untrusted = |why: std::io::Error| match why.kind() {
+            std::io::ErrorKind::InvalidData => {
+                ClientError::Untrusted { server: self.server().to_owned(), why: why.to_string() }
+            }
+            _ => unreachable(why.to_string()),
+        };
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(untrusted)?;
         start(TokioIo::new(stream)).await.map_err(|e| unreachable(cause(&e)))
     }
 }

@@ -99,35 +99,45 @@ fn brokers(items: &[Value]) -> Table {
 }
 
 fn triggers(items: &[Value]) -> Table {
-    let mut table = Table::new(&["TRIGGER", "BROKER", "READY", "PENDING", "DELIVERED", "SUBSCRIBER", "REASON"]);
+    let mut table = Table::new(&["TRIGGER", "BROKER", "READY", "PENDING", "SUBSCRIBER", "FROM", "REASON"]);
     for trigger in items {
         table.row(vec![
             name(trigger),
             text(trigger, "broker"),
             text(trigger, "ready"),
             text(trigger, "pending"),
-            text(trigger, "delivered"),
-            text(trigger, "subscriber"),
-            text(trigger, "reason"),
+            text(trigger, "subscriberUri"),
+            text(trigger, "owner"),
+            first(&[text(trigger, "message"), trigger.get("last_error").map_or_else(String::new, |e| text(e, "message"))]),
         ]);
     }
     table
 }
 
 fn agents(items: &[Value]) -> Table {
-    let mut table = Table::new(&["AGENT", "STATE", "SINCE", "VERSION", "REVISION", "READY", "REASON"]);
+    let mut table = Table::new(&["AGENT", "LINK", "SINCE", "SOFTWARE", "BEHIND", "OBJECTS", "READY", "REASON"]);
     for agent in items {
+        let none = Value::Null;
+        let (link, objects) = (agent.get("link").unwrap_or(&none), agent.get("objects").unwrap_or(&none));
+        let brokers = agent.get("brokers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let behind: u64 = brokers.iter().map(|broker| number(broker, "lag")).sum();
         table.row(vec![
             name(agent),
-            text(agent, "state"),
-            text(agent, "since"),
-            text(agent, "version"),
-            text(agent, "revision"),
-            text(agent, "ready"),
-            text(agent, "reason"),
+            text(link, "state"),
+            text(link, "since"),
+            text(agent, "software"),
+            behind.to_string(),
+            text(objects, "revision"),
+            text(objects, "ready"),
+            first(&[text(objects, "error"), text(agent, "last_error")]),
         ]);
     }
     table
+}
+
+/// The first text that says something.
+fn first(texts: &[String]) -> String {
+    texts.iter().find(|text| !text.is_empty()).cloned().unwrap_or_default()
 }
 
 fn name(item: &Value) -> String {

@@ -5,6 +5,7 @@
 //! ready. [`Gateway::stop`] goes the way of the events too: sources first, then delivery, then the journals.
 
 pub mod config;
+mod metrics;
 pub mod sync;
 
 use std::net::SocketAddr;
@@ -207,6 +208,7 @@ async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &watch::Sender<Mani
 
 /// What `/status`, `/readyz` and `/metrics` tell.
 fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
+    metrics::register(metrics, sync);
     let (triggers, files, sync) = (triggers.clone(), files.status(), sync.clone());
     Ops::new(metrics.clone())
         .status(|status| {

@@ -2,7 +2,7 @@
 //!
 //! The files stand in the order in which a publish meets them: a [`listener`] accepts, a [`handshake`] lets a client in, a
 //! [`connection`] reads its packets ([`packet`]), [`publish`] appends them to the journal that [`routes`] names and
-//! acknowledges ([`acks`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
+//! acknowledges ([`acks`], [`answer`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
 //! what connections share, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
 //!
 //! PUBACK and PUBREC leave only after the event is on disk, in the order in which the publishes came. Subscriptions are live
@@ -10,6 +10,7 @@
 //! journal, whose records hold all that a subscriber must get.
 
 mod acks;
+mod answer;
 mod connection;
 mod fanout;
 mod handshake;

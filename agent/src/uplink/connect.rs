@@ -259,7 +259,7 @@ pub(super) async fn checked(response: http::Response<hyper::body::Incoming>) -> 
         return Ok(body);
     }
     let text = tokio::time::timeout(Duration::from_secs(5), http_body_util::Limited::new(body, 4096).collect()).await;
-    let text = text.ok().and_then(Result::ok).map(|text| text.to_bytes()).unwrap_or_default();
+    let text = text.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let text: String = String::from_utf8_lossy(&text).trim().chars().filter(|c| !c.is_control()).take(200).collect();
     Err(LinkError::Status { status: head.status, text })
 }

@@ -34,7 +34,9 @@ pub(super) const FOR: Duration = Duration::from_secs(600);
 /// Runs finite requests until one fails (the error), until it is time to try a stream again, or the uplink is held or stopped.
 pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), LinkError> {
     let mut tasks = JoinSet::new();
-    let mut sender = core.target.http1(patience(core.settings.heartbeat), &mut tasks).await?;
+    let connecting = core.target.http1(patience(core.settings.heartbeat), &mut tasks);
+    let Some(connected) = core.unless_stopped(connecting).await else { return Ok(()) };
+    let mut sender = connected?;
     let news = Arc::new(Notify::new());
     let mut lanes = Lanes::new(core.settings.window_log);
     lanes.add(&core.brokers, &mut tasks, &news);

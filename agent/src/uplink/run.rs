@@ -32,6 +32,9 @@ pub const CONSUMER: &str = "uplink";
 /// The fact that remembers that the link is held.
 const HELD: &[u8] = b"lheld";
 
+/// How long a stop may take, requests on their way included.
+const GOODBYE_TIME: Duration = Duration::from_secs(3);
+
 /// How long a connection must have lived for its end not to count as a failed attempt.
 const LIVED: Duration = Duration::from_secs(10);
 
@@ -126,7 +129,17 @@ impl Core {
     pub(super) async fn held(&self) {
         let mut hold = self.hold.clone();
         if hold.wait_for(|held| *held).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Runs `work` unless the link is held or stopped before it is done.
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = self.held() => None,
+            done = work => Some(done),
         }
     }
 }
@@ -171,20 +184,16 @@ impl Uplink {
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.0;
         let Some(sets) = inner.sets.1.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let work = async {
-            tokio::join!(
-                keep_registered(inner.brokers.clone()),
-                inner.down.run(sets, inner.settings.heartbeat),
-                inner.connect(stop.clone()),
-            )
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GOODBYE_TIME).await;
         };
+        // Ends when the connection has said its goodbye after `stop`, or has had the time to.
         tokio::select! {
-            () = async { work.await; } => {}
-            () = async {
-                stop.cancelled().await;
-                // A connection says goodbye by itself.
-                tokio::time::sleep(Duration::from_secs(3)).await;
-            } => {}
+            () = inner.connect(stop.clone()) => {}
+            () = keep_registered(inner.brokers.clone()) => {}
+            () = inner.down.run(sets, inner.settings.heartbeat) => {}
+            () = late => {}
         }
     }
 
@@ -205,7 +214,7 @@ impl Uplink {
     /// # Errors
     /// When it cannot be kept; the link is held all the same.
     pub async fn hold(&self) -> Result<(), UplinkError> {
-        self.0.hold.send_replace(true);
+        self.0.steer(true);
         self.0.keep(true).await
     }
 
@@ -214,12 +223,20 @@ impl Uplink {
     /// # Errors
     /// When it cannot be kept; the link is opened all the same.
     pub async fn resume(&self) -> Result<(), UplinkError> {
-        self.0.hold.send_replace(false);
+        self.0.steer(false);
         self.0.keep(false).await
     }
 }
 
 impl Inner {
+    fn steer(&self, held: bool) {
+        self.hold.send_replace(held);
+        if self.target.is_none() {
+            // Nothing connects, so nothing else would show it.
+            self.link.set(if held { LinkState::Held } else { LinkState::Down }, "");
+        }
+    }
+
     async fn keep(&self, held: bool) -> Result<(), UplinkError> {
         if let Some(broker) = self.brokers.get(&BrokerName::default()) {
             let receipt =

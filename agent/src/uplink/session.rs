@@ -80,7 +80,9 @@ pub(super) async fn welcome(frames: &mut Frames) -> Result<Welcome, LinkError> {
 /// answered.
 pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), LinkError> {
     let mut tasks = JoinSet::new();
-    let (mut sender, connect_time) = core.target.http2(patience(core.settings.heartbeat), &mut tasks).await?;
+    let connecting = core.target.http2(patience(core.settings.heartbeat), &mut tasks);
+    let Some(connected) = core.unless_stopped(connecting).await else { return Ok(()) };
+    let (mut sender, connect_time) = connected?;
     let news = Arc::new(Notify::new());
     let mut brokers = core.brokers.watch();
     let mut lanes = Lanes::new(core.settings.window_log);
@@ -103,7 +105,8 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
         welcome(&mut frames).await.map(|welcome| (frames, welcome))
     };
     let time = WELCOME_TIME + connect_time * 4;
-    let (mut frames, welcome) = tokio::time::timeout(time, opening).await.map_err(|_| LinkError::NoWelcome(time))??;
+    let Some(opened) = core.unless_stopped(tokio::time::timeout(time, opening)).await else { return Ok(()) };
+    let (mut frames, welcome) = opened.map_err(|_| LinkError::NoWelcome(time))??;
     *welcomed = true;
     lanes.welcome(&welcome, started.elapsed());
     let set_back = lanes.go_on(&welcome.brokers, &mut core.told).await?;

@@ -29,12 +29,6 @@ pub(super) struct Ticket {
     urgent: bool,
 }
 
-impl Ticket {
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
 /// The window.
 #[derive(Debug)]
 pub(super) struct Window {

@@ -130,6 +130,7 @@ impl Inner {
     }
 
     /// The agent that a request speaks for, if it may.
+    #[allow(clippy::result_large_err)] // The answer itself, made once a request.
     fn agent_of(&self, request: &Request) -> Result<Arc<Agent>, Response> {
         let name = request.param("agent").unwrap_or_default();
         let id = AgentId::new(&name).map_err(|e| respond::problem(StatusCode::BAD_REQUEST, e))?;

@@ -126,7 +126,9 @@ impl Session {
                 Ok(None) => return Ok(()),
                 Err(_) => return Err(malformed("nothing was heard for too long")),
             };
-            self.agent.heard();
+            if self.connection.is_some() {
+                self.agent.heard();
+            }
             self.chunks.push(&bytes);
             while let Some((kind, chunk)) = self.chunks.next()? {
                 if let Some(frame) = self.decoder.open(kind, &chunk)? {

@@ -2,7 +2,8 @@
 //! event. `docs/journal.md` gives the format, the commit protocol and why a crash at each step is harmless.
 //!
 //! The files follow the way of an event: [`face`](Journal) takes an append, `commit` gathers it with others and tells its receipt,
-//! `log` writes one batch after the other into `segment`s in the bytes that `format` knows, `state` is what the records add up to,
+//! `log` writes one batch after the other into `segment`s in the bytes that `format` knows, `space`
+//! finds room for new ones, `state` is what the records add up to,
 //! `recovery` finds it again after whatever happened, `scan` and `reader` read it back, `summary` lets them skip what nobody wants.
 
 mod bare;
@@ -19,6 +20,7 @@ mod reader;
 mod recovery;
 mod scan;
 mod segment;
+mod space;
 mod state;
 mod summary;
 #[cfg(test)]

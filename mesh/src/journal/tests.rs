@@ -304,3 +304,25 @@ async fn a_reader_passes_segments_that_hold_nothing_it_wants() {
     }
     assert!(read.contains(&500) && passed > 700, "{} read, {passed} passed", read.len());
 }
+
+#[tokio::test]
+async fn with_another_segment_size_no_more_is_given_up_than_room_is_needed_for() {
+    let mut bench = Bench::small();
+    bench.options.max_bytes = 160 << 10;
+    let journal = bench.open();
+    for _ in 0..500 {
+        append(&journal, &[7; 300]).await.expect("durable");
+    }
+    journal.close().await;
+    let kept = journal.next_offset().since(journal.first_offset());
+    drop(journal);
+
+    // No file is of the new size, so none of them can be used again.
+    bench.options.segment_bytes = 20 << 10;
+    let journal = bench.open();
+    for _ in 0..60 {
+        append(&journal, &[8; 300]).await.expect("durable");
+    }
+    let still = journal.next_offset().since(journal.first_offset());
+    assert!(still > kept / 2, "{still} of {kept} events are left after a change of the segment size");
+}

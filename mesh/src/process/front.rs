@@ -28,7 +28,7 @@ pub enum FrontError {
         /// The section of the configuration.
         section: &'static str,
         /// What is wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// Only one of certificate and key is given.
     #[error("[{section}] tls-cert and tls-key belong together: set both or none")]
@@ -38,7 +38,7 @@ pub enum FrontError {
     },
     /// The credentials file cannot be used.
     #[error("auth.credentials: {0}")]
-    Credentials(#[from] CredentialsError),
+    Credentials(Box<CredentialsError>),
     /// The public URL is not one.
     #[error("http.public-url \"{url}\": {why}")]
     PublicUrl {
@@ -57,7 +57,7 @@ pub enum FrontError {
 /// # Errors
 /// [`FrontError::Credentials`].
 pub fn credentials(auth: &config::Auth) -> Result<Option<Credentials>, FrontError> {
-    Ok(auth.credentials.as_deref().map(Credentials::load).transpose()?)
+    auth.credentials.as_deref().map(Credentials::load).transpose().map_err(|e| FrontError::Credentials(Box::new(e)))
 }
 
 /// Checks one listener against the rule and loads its certificate.
@@ -74,7 +74,7 @@ pub fn listener(
 ) -> Result<Option<ServerTls>, FrontError> {
     let tls = match files {
         (Some(cert), Some(key)) => {
-            Some(ServerTls::load(cert, key, alpn).map_err(|source| FrontError::Tls { section, source })?)
+            Some(ServerTls::load(cert, key, alpn).map_err(|source| FrontError::Tls { section, source: Box::new(source) })?)
         }
         (None, None) => None,
         _ => return Err(FrontError::HalfTls { section }),

@@ -80,6 +80,7 @@ impl Chunks {
     ///
     /// # Errors
     /// When a chunk announces more bytes than allowed.
+    #[allow(clippy::should_implement_trait)] // It fails, and may have more later.
     pub fn next(&mut self) -> Result<Option<(Kind, Bytes)>, SyncError> {
         loop {
             let Some((&code, rest)) = self.buffer.split_first() else { return Ok(None) };

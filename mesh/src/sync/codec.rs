@@ -27,8 +27,8 @@ impl Effort {
     #[must_use]
     pub const fn for_rate(bytes: u64) -> Self {
         match bytes {
-            0..0x2_0000 => Self::Most,
-            0x2_0000..0x40_0000 => Self::Middle,
+            0..0x10_0000 => Self::Most,
+            0x10_0000..0x80_0000 => Self::Middle,
             _ => Self::Least,
         }
     }

@@ -97,7 +97,7 @@ impl Examiner {
                     let before = named.insert((committed.epoch.0, committed.first.0), body.into());
                     assert_eq!(before, None, "a name given twice\n{context}");
                 } else {
-                    assert_eq!(self.options.policy, Policy::Reject, "{committed:?}\n{context}");
+                    assert_eq!(self.options.policy, Policy::Reject, "{committed:?}\n{}\n{context}", files(&disk));
                 }
             }
             genuine(&journal, &named).unwrap_or_else(|e| panic!("afterwards: {e}\n{context}"));

@@ -11,6 +11,7 @@
 
 mod account;
 mod examine;
+mod threaded;
 mod workload;
 
 use std::sync::Arc;

@@ -4,6 +4,9 @@
 //! read while the journal is busy, while the peer does not take what it is owed, or once the end is decided. The end has an
 //! order of its own: what was appended is settled first, then the session is let go.
 
+mod packets;
+mod reading;
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,26 +14,20 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rumqttd::protocol::{DisconnectReasonCode, Packet, PubRecReason, SubscribeReasonCode, UnsubAckReason};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use super::fanout::InFlight;
 use super::hub::{Hub, Seat};
-use super::packet::frame::{Frame, kind};
-use super::packet::topic::filter_is_valid;
 use super::packet::{Fault, Version, control, reason};
-use super::publish::{Hold, Inbound, Settled, Stop};
+use super::publish::{Inbound, Settled};
 use super::session::Order;
-use super::subscriptions::Options;
-use super::transport::{READ_BUFFER, Transport, with_read_buffer, with_write_buffer};
+use super::transport::{Transport, with_write_buffer};
 
 /// Reads in one step; then others have their turn.
 const READS_PER_STEP: usize = 4;
 /// Above this many bytes that the peer does not take, nothing more is read from it or delivered to it.
 const MAX_OUTPUT: usize = 16 << 10;
-/// What is read ahead, for PINGREQ, while publishes wait for a full disk.
-const MAX_READ_AHEAD: usize = READ_BUFFER;
 /// Pause before a refused publish is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How long a peer may take for its last bytes when we close.
@@ -334,215 +331,6 @@ impl Connection {
         if self.output.is_empty() {
             self.output = Vec::new();
         }
-    }
-
-    /// Gets on with what has come, or reads more. Pending when there is nothing to be done until woken.
-    fn advance(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
-        match &mut self.waiting {
-            Waiting::Nothing => {}
-            Waiting::For(future) => {
-                std::task::ready!(future.as_mut().poll(cx));
-                self.waiting = Waiting::Nothing;
-                self.last_in_ms = self.hub.clock.elapsed_ms();
-                let input = std::mem::take(&mut self.input);
-                self.look_at(&input, out);
-                return Poll::Ready(());
-            }
-            Waiting::Retry(sleep) => {
-                if sleep.as_mut().poll(cx).is_ready() {
-                    self.waiting = Waiting::Nothing;
-                    self.inbound.try_again(&self.hub, &self.seat.session);
-                    let input = std::mem::take(&mut self.input);
-                    self.look_at(&input, out);
-                    return Poll::Ready(());
-                }
-                return self.read_ahead(cx, out);
-            }
-        }
-        if self.output.len() >= MAX_OUTPUT {
-            return Poll::Pending;
-        }
-        self.read(cx, out)
-    }
-
-    /// Reads once and looks at what has come.
-    fn read(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
-        with_read_buffer(|buffer| {
-            // The part of a packet that is here already goes in front, unless it is large itself.
-            let kept = if self.input.len() <= READ_BUFFER / 2 { self.input.len() } else { 0 };
-            if let Some(front) = buffer.get_mut(..kept) {
-                front.copy_from_slice(self.input.get(..kept).unwrap_or_default());
-            }
-            let mut space = ReadBuf::new(buffer.get_mut(kept..).unwrap_or_default());
-            let read = std::task::ready!(Pin::new(&mut self.transport).poll_read(cx, &mut space));
-            let n = space.filled().len();
-            if read.is_err() || n == 0 {
-                self.broken = read.is_err();
-                self.finish(End::Lost);
-                return Poll::Ready(());
-            }
-            self.last_in_ms = self.hub.clock.elapsed_ms();
-            if kept == self.input.len() {
-                self.input = Vec::new();
-                self.look_at(buffer.get(..kept + n).unwrap_or_default(), out);
-            } else {
-                self.input.extend_from_slice(buffer.get(..n).unwrap_or_default());
-                let whole = Frame::next(&self.input, self.hub.limits.max_packet_bytes);
-                if !matches!(whole, Ok(None)) {
-                    let input = std::mem::take(&mut self.input);
-                    self.look_at(&input, out);
-                }
-            }
-            Poll::Ready(())
-        })
-    }
-
-    /// While publishes wait for a full disk: reads some more, so that PINGREQ is answered and a peer's end is noticed.
-    fn read_ahead(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<()> {
-        if self.input.len() >= MAX_READ_AHEAD {
-            return Poll::Pending;
-        }
-        with_read_buffer(|buffer| {
-            let mut space = ReadBuf::new(buffer);
-            let read = std::task::ready!(Pin::new(&mut self.transport).poll_read(cx, &mut space));
-            if read.is_err() || space.filled().is_empty() {
-                self.broken = read.is_err();
-                self.finish(End::Lost);
-                return Poll::Ready(());
-            }
-            self.last_in_ms = self.hub.clock.elapsed_ms();
-            self.input.extend_from_slice(space.filled());
-            let mut at = 0;
-            while let Ok(Some(frame)) = Frame::next(self.input.get(at..).unwrap_or_default(), usize::MAX) {
-                let (len, ping) = (frame.whole.len(), frame.whole == [kind::PINGREQ << 4, 0]);
-                if ping {
-                    self.input.drain(at..at + len);
-                    control::pingresp(out, self.flow.version);
-                } else {
-                    at += len;
-                }
-            }
-            Poll::Ready(())
-        })
-    }
-
-    /// Looks at all whole packets in `bytes` and keeps the rest.
-    fn look_at(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let mut at = 0;
-        while self.end.is_none() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let (taken, stop) = self.inbound.take(&self.hub, &self.seat.session, rest);
-            at += taken;
-            let rest = bytes.get(at..).unwrap_or_default();
-            match stop {
-                Stop::End => {
-                    self.input = rest.to_vec();
-                    return;
-                }
-                Stop::Held(hold) => {
-                    self.input = rest.to_vec();
-                    self.waiting = match hold {
-                        Hold::Room(journal) => Waiting::For(Box::pin(async move { journal.room().await })),
-                        Hold::Rate(ms) => Waiting::For(Box::pin(tokio::time::sleep(Duration::from_millis(ms)))),
-                    };
-                    return;
-                }
-                Stop::Fault(fault) => self.fault(fault),
-                Stop::Other => {
-                    let Ok(Some(frame)) = Frame::next(rest, usize::MAX) else { return };
-                    at += frame.whole.len();
-                    match control::decode(&frame, self.flow.version) {
-                        Ok(packet) => self.handle(packet, out),
-                        Err(fault) => self.fault(fault),
-                    }
-                }
-            }
-        }
-    }
-
-    /// A packet other than PUBLISH and PUBREL.
-    fn handle(&mut self, packet: Packet, out: &mut Vec<u8>) {
-        let version = self.flow.version;
-        match packet {
-            Packet::PingReq(_) => control::pingresp(out, version),
-            Packet::Subscribe(subscribe, properties) => {
-                let identifier = properties.and_then(|p| p.id);
-                if identifier == Some(0) {
-                    return self.fault(Fault::protocol("subscription identifier 0"));
-                }
-                let identifier = identifier.and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
-                let codes = subscribe.filters.iter().map(|filter| self.subscribe(filter, identifier)).collect();
-                control::suback(out, version, subscribe.pkid, codes);
-            }
-            Packet::Unsubscribe(unsubscribe, _) => {
-                let remove = |filter: &String| match self.hub.unsubscribe(&self.seat.session, filter) {
-                    true => UnsubAckReason::Success,
-                    false => UnsubAckReason::NoSubscriptionExisted,
-                };
-                let reasons = unsubscribe.filters.iter().map(remove).collect();
-                control::unsuback(out, version, unsubscribe.pkid, reasons);
-            }
-            Packet::PubAck(puback, _) => {
-                if let Some(in_flight) = &mut self.in_flight {
-                    in_flight.acknowledged(puback.pkid);
-                }
-            }
-            Packet::PubRec(pubrec, _) => {
-                let refused = !matches!(pubrec.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
-                let known = self.in_flight.as_mut().map_or(Some(false), |flight| flight.received(pubrec.pkid, refused));
-                if let Some(known) = known {
-                    control::pubrel(out, version, pubrec.pkid, known);
-                }
-            }
-            Packet::PubComp(pubcomp, _) => {
-                if let Some(in_flight) = &mut self.in_flight {
-                    in_flight.completed(pubcomp.pkid);
-                }
-            }
-            Packet::Disconnect(disconnect, properties) => {
-                let expiry = properties.and_then(|p| p.session_expiry_interval);
-                self.disconnect(disconnect.reason_code, expiry);
-            }
-            _ => self.fault(Fault::protocol("a packet that a client must not send")),
-        }
-    }
-
-    fn subscribe(&self, filter: &rumqttd::protocol::Filter, identifier: u32) -> SubscribeReasonCode {
-        if filter.path.starts_with("$share/") {
-            return SubscribeReasonCode::SharedSubscriptionsNotSupported;
-        }
-        if !filter_is_valid(&filter.path, &self.hub.limits) {
-            return SubscribeReasonCode::TopicFilterInvalid;
-        }
-        let options = Options {
-            qos: filter.qos as u8,
-            no_local: filter.nolocal,
-            retain_as_published: filter.preserve_retain,
-            identifier,
-        };
-        if self.hub.subscribe(&self.seat.session, &filter.path, options) {
-            SubscribeReasonCode::Success(filter.qos)
-        } else {
-            SubscribeReasonCode::QuotaExceeded
-        }
-    }
-
-    /// DISCONNECT (5.0, 3.14): without its will unless the client asks for it.
-    fn disconnect(&mut self, code: DisconnectReasonCode, expiry: Option<u32>) {
-        match expiry {
-            Some(seconds) if seconds > 0 && self.seat.expiry_seconds == 0 => {
-                return self.fault(Fault::protocol("a session expiry that was 0 cannot be raised"));
-            }
-            Some(seconds) => {
-                let longest = u32::try_from(self.hub.limits.session_expiry.as_secs()).unwrap_or(u32::MAX);
-                self.seat.expiry_seconds = seconds.min(longest);
-            }
-            None => {}
-        }
-        if code == DisconnectReasonCode::NormalDisconnection {
-            self.seat.will = None;
-        }
-        self.finish(End::Goodbye);
     }
 
     /// Ends a connection that has taken too long for something.
