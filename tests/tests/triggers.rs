@@ -52,8 +52,10 @@ fn from_a_device_to_a_subscriber_in_order_once_with_exact_bytes() -> Result<()> 
             assert!(number < 250);
         }
         pair.settled(&records, LIMIT)?;
-        let consumer = pair.gateway.consumer(DEFAULT_BROKER, "all")?;
-        assert_eq!((consumer["delivered"].as_u64(), consumer["pending"].as_u64()), (Some(1000), Some(0)), "{consumer}");
+        wait::until("the cursor is behind the last", LIMIT, || match pair.gateway.consumer(DEFAULT_BROKER, "all") {
+            Ok(c) if c["delivered"] == 1000 && c["pending"] == 0 => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?}")),
+        })?;
         Ok(())
     })
 }
