@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Notifier, Signal, Signals};
+use super::{Notifier, Signal, Signals, forget_start};
 
 /// How long stopping may take. What is stored is safe by then; only courtesies to peers are cut short.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
+
+/// How long after the start the tasks have done what they do only once.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// What has been started and runs until it is stopped.
 pub trait Daemon {
@@ -74,13 +77,19 @@ where
                 }
             }
         };
-        let (outcome, ()) = tokio::join!(
+        let forgetting = async {
+            if watched.run_until_cancelled(tokio::time::sleep(SETTLED_AFTER)).await.is_some() {
+                forget_start();
+            }
+        };
+        let (outcome, (), ()) = tokio::join!(
             async {
                 let outcome = running.await;
                 watched.cancel();
                 outcome
             },
-            feeding
+            feeding,
+            forgetting
         );
         outcome
     };
