@@ -30,7 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     report("the same, recycled", &file)?;
     let file = fresh("zeros")?;
     let start = Instant::now();
-    file.write_all_at(&vec![0; SEGMENT as usize], 0)?;
+    for at in (0..SEGMENT).step_by(1 << 16) {
+        file.write_all_at(&[0; 1 << 16], at)?;
+    }
     file.sync_all()?;
     let filling = start.elapsed();
     report("filled with zeros before", &file)?;
@@ -48,7 +50,7 @@ fn report(what: &str, file: &File) -> Result<(), Box<dyn Error>> {
     let before = written();
     for n in 0..COMMITS {
         let start = Instant::now();
-        file.write_all_at(&[n as u8; 4096], n as u64 * 4096)?;
+        file.write_all_at(&[7; 4096], n as u64 * 4096)?;
         file.sync_data()?;
         times.push(start.elapsed());
     }

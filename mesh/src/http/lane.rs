@@ -39,6 +39,18 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Headers of a request in the lane; more are hyper's.
 const MAX_HEADERS: usize = 64;
 
+/// Header names of events that need not be made anew each time.
+static NAMES: [HeaderName; 8] = [
+    HeaderName::from_static("ce-id"),
+    HeaderName::from_static("ce-type"),
+    HeaderName::from_static("ce-source"),
+    HeaderName::from_static("ce-specversion"),
+    HeaderName::from_static("ce-time"),
+    HeaderName::from_static("ce-subject"),
+    HeaderName::from_static("ce-dataschema"),
+    HeaderName::from_static("ce-partitionkey"),
+];
+
 /// A connection in the lane.
 pub(super) struct Lane<'a> {
     shared: &'a Arc<Shared>,
@@ -116,8 +128,7 @@ impl<'a> Lane<'a> {
                 () = self.shared.shutdown.cancelled() => return Ok(false),
             }
             loop {
-                self.read.reserve(READ_BYTES);
-                match self.tcp.try_read_buf(&mut self.read) {
+                match self.read_once() {
                     Ok(0) => return Ok(self.read.len() > before),
                     Ok(n) => {
                         self.peer.watch.read_some();
@@ -131,6 +142,14 @@ impl<'a> Lane<'a> {
                 }
             }
         }
+    }
+
+    /// Reads what is there. The large buffer is on the stack: what the connection keeps is as long as what came.
+    fn read_once(&mut self) -> io::Result<usize> {
+        let mut space = [0; READ_BYTES];
+        let n = self.tcp.try_read(&mut space)?;
+        self.read.extend_from_slice(space.get(..n).unwrap_or_default());
+        Ok(n)
     }
 
     /// Begins all these requests, and writes each run of answers as soon as it is there. `false`: the connection ends.
@@ -195,14 +214,41 @@ fn take(read: &mut BytesMut, router: &Router, header_bytes: usize) -> Next {
     if read.len() < head_len + body_len {
         return Next::Partial;
     }
-    // Made before anything is taken: on a doubt all bytes go to hyper.
-    let Some(head) = head_of(path, parsed.headers) else { return Next::Other };
-    if !router.falls_back(&head.method, head.uri.path()) {
-        return Next::Other;
+    let path = span(read, path.as_bytes());
+    let mut spans = [(Span::default(), Span::default()); MAX_HEADERS];
+    let count = parsed.headers.len();
+    for (spans, header) in spans.iter_mut().zip(parsed.headers.iter()) {
+        *spans = (span(read, header.name.as_bytes()), span(read, header.value));
     }
-    let _ = read.split_to(head_len);
-    let body = read.split_to(body_len).freeze();
-    Next::Plain(head, body)
+    // The names and values of the head are parts of these bytes, not copies.
+    let head = read.split_to(head_len).freeze();
+    let parts = head_of(&head, path, spans.get(..count).unwrap_or_default());
+    let Some(parts) = parts.filter(|parts| router.falls_back(&parts.method, parts.uri.path())) else {
+        // On a doubt all bytes go to hyper.
+        let rest = std::mem::replace(read, BytesMut::from(&head[..]));
+        read.extend_from_slice(&rest);
+        return Next::Other;
+    };
+    Next::Plain(parts, read.split_to(body_len).freeze())
+}
+
+/// A part of the bytes read: where it begins and ends.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    fn of(self, head: &Bytes) -> Bytes {
+        head.slice(self.start.min(head.len())..self.end.min(head.len()))
+    }
+}
+
+/// Where `part`, which lies in `read`, is.
+fn span(read: &[u8], part: &[u8]) -> Span {
+    let start = (part.as_ptr() as usize).wrapping_sub(read.as_ptr() as usize);
+    Span { start, end: start.saturating_add(part.len()) }
 }
 
 /// Whether the beginning of a request can still become one for the lane.
@@ -230,13 +276,17 @@ fn plain_length(headers: &[httparse::Header<'_>]) -> Option<usize> {
     length
 }
 
-fn head_of(path: &str, headers: &[httparse::Header<'_>]) -> Option<Parts> {
+fn head_of(bytes: &Bytes, path: Span, headers: &[(Span, Span)]) -> Option<Parts> {
     let mut map = HeaderMap::with_capacity(headers.len());
-    for header in headers {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-        map.append(name, HeaderValue::from_bytes(header.value).ok()?);
+    for (name, value) in headers {
+        let name = bytes.get(name.start..name.end)?;
+        let name = match NAMES.iter().find(|known| known.as_str().as_bytes() == name) {
+            Some(known) => known.clone(),
+            None => HeaderName::from_bytes(name).ok()?,
+        };
+        map.append(name, HeaderValue::from_maybe_shared(value.of(bytes)).ok()?);
     }
-    let uri = Uri::try_from(path).ok()?;
+    let uri = Uri::from_maybe_shared(path.of(bytes)).ok()?;
     let (mut head, ()) = http::Request::new(()).into_parts();
     (head.method, head.uri, head.version, head.headers) = (Method::POST, uri, Version::HTTP_11, map);
     Some(head)

@@ -87,7 +87,7 @@ impl Bare {
     /// # Errors
     /// Whatever the file system answers.
     pub fn idle(&mut self) -> io::Result<()> {
-        if let Some(seal) = self.log.to_seal() {
+        if let Some(seal) = self.log.take_unsealed() {
             seal();
         }
         if self.log.wants_spare() {

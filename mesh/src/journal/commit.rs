@@ -250,7 +250,7 @@ impl Writer {
             } else if self.shared.lock().closing {
                 break;
             }
-            if let Some(seal) = self.log.to_seal() {
+            if let Some(seal) = self.log.take_unsealed() {
                 // Derived, and slow beside a commit: a thread of its own for the moment, and none where the system has none to give.
                 let _ = std::thread::Builder::new().name("seal".to_owned()).stack_size(128 << 10).spawn(seal);
             }

@@ -236,6 +236,7 @@ pub(super) fn take_record<'a>(bytes: &mut &'a [u8]) -> Option<(Option<Kind>, &'a
 }
 
 /// Appends an unsigned integer, 7 bits a byte, least significant first.
+#[expect(clippy::cast_possible_truncation, reason = "the low byte is what is meant")]
 pub(super) fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push((n as u8) | 0x80);

@@ -338,7 +338,7 @@ impl Log {
     }
 
     /// What a segment sealed since the last call needs to get its footer; runs anywhere, beside the log.
-    pub(super) fn to_seal(&mut self) -> Option<impl FnOnce() + Send + 'static> {
+    pub(super) fn take_unsealed(&mut self) -> Option<impl FnOnce() + Send + 'static> {
         let seq = self.unsealed.take()?;
         let (segment, until) = {
             let view = lock(&self.view);

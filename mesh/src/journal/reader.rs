@@ -186,13 +186,13 @@ impl Core {
                 out.skip(first, DropReason::Retention);
                 continue;
             }
-            if self.scan.is_none() || self.expected != out.at {
-                if let Some(unwanted) = self.place(out.at)? {
-                    let to = unwanted.min(durable);
-                    out.items.push(Item::Unwanted { from: out.at, to });
-                    out.at = to;
-                    continue;
-                }
+            if (self.scan.is_none() || self.expected != out.at)
+                && let Some(unwanted) = self.place(out.at)?
+            {
+                let to = unwanted.min(durable);
+                out.items.push(Item::Unwanted { from: out.at, to });
+                out.at = to;
+                continue;
             }
             if self.until.is_some_and(|until| out.at >= until) {
                 // What may follow in this segment was refused, or cut by a recovery.

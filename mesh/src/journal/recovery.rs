@@ -137,8 +137,10 @@ impl Recovery<'_> {
             let Some(segment) = table.get(at).cloned() else { break };
             let mut bytes = vec![0; HEAD_BYTES];
             let file = self.open(&segment.name());
-            let read =
-                file.as_ref().map_err(|e| e.kind()).and_then(|f| read_exact_at(&**f, &mut bytes, 0).map_err(|e| e.kind()));
+            let read = file
+                .as_ref()
+                .map_err(io::Error::kind)
+                .and_then(|f| read_exact_at(&**f, &mut bytes, 0).map_err(|e| e.kind()));
             let head = if read.is_ok() { Head::decode(&bytes, segment.seq) } else { HeadRead::Damaged };
             match (head, file) {
                 (HeadRead::Version(found), _) => {

@@ -7,11 +7,11 @@ use std::io;
 
 use tracing::warn;
 
+use super::Policy;
 use super::error::Refused;
 use super::format::{HEAD_BYTES, Head, HeadRead};
 use super::log::{Log, Need, RESERVE, lock};
 use super::segment::{Segment, spare_name};
-use super::Policy;
 use crate::storage::read_exact_at;
 
 impl Log {

@@ -275,7 +275,7 @@ async fn a_reader_passes_segments_that_hold_nothing_it_wants() {
         batch.events = 1;
         log.commit(&mut batch).expect("durable");
         batch.clear(0);
-        if let Some(seal) = log.to_seal() {
+        if let Some(seal) = log.take_unsealed() {
             seal();
         }
     }
