@@ -114,7 +114,7 @@ pub(crate) fn register(metrics: &Metrics, uplink: &Uplink) {
         samples.counter("godwit_link_sent_bytes", sent, &[], count("sent_bytes"));
         let received = "Bytes received from the gateway, before TLS.";
         samples.counter("godwit_link_received_bytes", received, &[], count("received_bytes"));
-        let set_back = "Times that a gateway had less of our events than it had told us before.";
+        let set_back = "Events that a gateway had acknowledged and no longer had.";
         samples.counter("godwit_link_set_back", set_back, &[], count("set_back"));
     });
 }

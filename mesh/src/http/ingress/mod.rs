@@ -5,21 +5,18 @@
 //! broker or disk, 503 for more than the disk can take. Whatever arrives on other connections or streams while the disk syncs
 //! shares the next sync. Duplicates are events like any other (D7). `OPTIONS` answers the webhook handshake (D2).
 
-mod ttl;
-
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-pub use ttl::{MAX_TTL, TTL, TtlExhausted, count_down, ttl};
-
 use super::metrics::{Counter, Histogram, LATENCY_US, Metrics};
 use super::{Request, Response, respond};
 use crate::broker::{Broker, Brokers};
 use crate::clock::Clock;
 use crate::event::http::{Decoded, decode};
+use crate::event::ttl::count_down;
 use crate::event::{ErrorKind, Event, EventError, Limits as EventLimits, encode_event};
 use crate::journal::{Committed, Journal, Refused};
 use crate::names::{BrokerName, RESERVED_NAMESPACES};
