@@ -63,6 +63,14 @@ settings! {
     }
 }
 
+settings! {
+    /// `[delivery]`: to the subscribers of Triggers that this agent runs.
+    pub struct Delivery {
+        /// File with certificates (PEM) to trust among subscribers, in place of the system's.
+        ca_file: Option<PathBuf> = "",
+    }
+}
+
 sections! {
     /// The agent's whole configuration.
     pub struct Config {
@@ -74,6 +82,8 @@ sections! {
         http: Http,
         /// The way up.
         gateway: Gateway,
+        /// To subscribers on site.
+        delivery: Delivery,
         /// Who may come in.
         auth: Auth,
         /// How brokers keep events.

@@ -107,7 +107,7 @@ impl Agent {
 
         // What consumes: the set that last came down, then the folder's; the uplink.
         let settings = DeliverySettings {
-            tls: ClientTls::new(config.gateway.ca_file.as_deref()),
+            tls: ClientTls::new(config.delivery.ca_file.as_deref()),
             address: front.address()?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),

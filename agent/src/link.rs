@@ -114,8 +114,7 @@ pub(crate) fn register(metrics: &Metrics, uplink: &Uplink) {
         samples.counter("godwit_link_sent_bytes", sent, &[], count("sent_bytes"));
         let received = "Bytes received from the gateway, before TLS.";
         samples.counter("godwit_link_received_bytes", received, &[], count("received_bytes"));
-        let set_back =
-            "Events that a gateway no longer had although it had told us so, sent again where they are still here.";
+        let set_back = "Events that a gateway had acknowledged and no longer had.";
         samples.counter("godwit_link_set_back", set_back, &[], count("set_back"));
     });
 }

@@ -13,6 +13,14 @@ use crate::http::Response;
 /// How many events are asked for at a time.
 const PAGE: usize = 20_000;
 
+/// A range of offsets that has no events any more.
+#[derive(Deserialize)]
+struct Gap {
+    to: u64,
+    #[serde(rename = "skipped")]
+    _why: String,
+}
+
 /// One event of a broker.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
@@ -107,14 +115,20 @@ pub fn read(broker: &str, get: impl Fn(&str) -> Result<Response>) -> Result<Vec<
         if response.status != 200 {
             bail!("reading {broker}: {} {}", response.status, response.text());
         }
-        let before = entries.len();
+        let mut last = None;
         for line in response.body.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-            let entry = serde_json::from_slice(line);
-            entries.push(entry.with_context(|| format!("not an event: {}", String::from_utf8_lossy(line)))?);
+            let shown = || format!("not an event: {}", String::from_utf8_lossy(line));
+            if let Ok(Gap { to, .. }) = serde_json::from_slice(line) {
+                last = Some(to);
+            } else {
+                let entry: Entry = serde_json::from_slice(line).with_context(shown)?;
+                last = Some(entry.offset + 1);
+                entries.push(entry);
+            }
         }
-        match entries.last() {
-            Some(last) if entries.len() > before => next = (last.offset + 1).to_string(),
-            _ => return Ok(entries),
+        match last {
+            Some(last) => next = last.to_string(),
+            None => return Ok(entries),
         }
     }
 }

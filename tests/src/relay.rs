@@ -77,7 +77,7 @@ impl Relay {
         });
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let given = Arc::clone(&controls);
-        std::thread::spawn(move || serve(listener, given, stopped));
+        std::thread::spawn(move || serve(listener, &given, stopped));
         Ok(Self { address, controls, _stop: stop })
     }
 
@@ -160,7 +160,7 @@ impl Controls {
     }
 }
 
-fn serve(listener: std::net::TcpListener, controls: Arc<Controls>, stopped: tokio::sync::oneshot::Receiver<()>) {
+fn serve(listener: std::net::TcpListener, controls: &Arc<Controls>, stopped: tokio::sync::oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let accepting = async {
@@ -171,7 +171,7 @@ fn serve(listener: std::net::TcpListener, controls: Arc<Controls>, stopped: toki
                     continue;
                 }
                 controls.connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(pass(stream, Arc::clone(&controls)));
+                tokio::spawn(pass(stream, Arc::clone(controls)));
             }
         };
         tokio::select! {
@@ -234,8 +234,8 @@ async fn direct(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, contr
                 tokio::time::sleep(STALL).await;
             }
             let rate = controls.rate.load(Ordering::Relaxed);
-            if rate > 0 {
-                tokio::time::sleep(Duration::from_micros(chunk.len() as u64 * 1_000_000 / rate)).await;
+            if let Some(micros) = (chunk.len() as u64 * 1_000_000).checked_div(rate) {
+                tokio::time::sleep(Duration::from_micros(micros)).await;
             }
             controls.wait_while_held(way).await;
             if to.write_all(&chunk).await.is_err() {

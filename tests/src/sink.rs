@@ -99,7 +99,7 @@ impl Sink {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let kept = Arc::clone(&deliveries);
         let decide: Arc<Decide> = Arc::new(decide);
-        std::thread::spawn(move || serve(listener, kept, decide, stopped));
+        std::thread::spawn(move || serve(listener, &kept, &decide, stopped));
         Ok(Self { address, deliveries, _stop: stop })
     }
 
@@ -137,8 +137,8 @@ fn lock(deliveries: &Mutex<Vec<Delivery>>) -> MutexGuard<'_, Vec<Delivery>> {
 
 fn serve(
     listener: std::net::TcpListener,
-    deliveries: Arc<Mutex<Vec<Delivery>>>,
-    decide: Arc<Decide>,
+    deliveries: &Arc<Mutex<Vec<Delivery>>>,
+    decide: &Arc<Decide>,
     stopped: tokio::sync::oneshot::Receiver<()>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -146,7 +146,7 @@ fn serve(
         let accepting = async {
             let listener = TcpListener::from_std(listener).expect("a listener");
             while let Ok((stream, _)) = listener.accept().await {
-                let (deliveries, decide) = (Arc::clone(&deliveries), Arc::clone(&decide));
+                let (deliveries, decide) = (Arc::clone(deliveries), Arc::clone(decide));
                 tokio::spawn(async move {
                     let service = service_fn(|request| take(request, &deliveries, &decide));
                     let _ =

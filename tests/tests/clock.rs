@@ -61,8 +61,8 @@ fn a_clock_that_begins_in_1970_and_jumps() -> Result<()> {
                 ["unset", "right", "year", "back", "again"].iter().find(|name| entry.event.source.contains(*name));
             let right = match expected {
                 Some(&"unset" | &"again") => time.is_none(),
-                Some(&"right" | &"back") => time.is_some_and(|time| time.starts_with("2030-05-01T12:")),
-                _ => time.is_some_and(|time| time.starts_with("2031-05-01T12:")),
+                Some(&"right" | &"back") => time.is_some_and(|time| time.starts_with("2030-05-01T1")),
+                _ => time.is_some_and(|time| time.starts_with("2031-05-01T1")),
             };
             assert!(right, "{}: time {time:?}", entry.event.source);
         }

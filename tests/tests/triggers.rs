@@ -10,7 +10,7 @@ use godwit_tests::load::{self, Load, Plan};
 use godwit_tests::manifests::Trigger;
 use godwit_tests::node::{DEFAULT_BROKER, Node};
 use godwit_tests::pair::Pair;
-use godwit_tests::sink::{Answer, Sink};
+use godwit_tests::sink::{Answer, Delivery, Sink};
 use godwit_tests::wait::{self, Seen};
 use rustix::process::Signal;
 
@@ -52,8 +52,10 @@ fn from_a_device_to_a_subscriber_in_order_once_with_exact_bytes() -> Result<()> 
             assert!(number < 250);
         }
         pair.settled(&records, LIMIT)?;
-        let consumer = pair.gateway.consumer(DEFAULT_BROKER, "all")?;
-        assert_eq!((consumer["delivered"].as_u64(), consumer["pending"].as_u64()), (Some(1000), Some(0)), "{consumer}");
+        wait::until("the cursor is behind the last", LIMIT, || match pair.gateway.consumer(DEFAULT_BROKER, "all") {
+            Ok(c) if c["delivered"] == 1000 && c["pending"] == 0 => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?}")),
+        })?;
         Ok(())
     })
 }
@@ -101,7 +103,7 @@ fn a_gateway_killed_while_it_delivers_repeats_little_and_misses_nothing() -> Res
         let last = sent.last().context("events")?.clone();
         wait::until("the last event arrives", LIMIT, || match sink.deliveries().last() {
             Some(delivery) if delivery.name().0 == last => Seen::Yes(()),
-            other => Seen::NotYet(format!("{:?}", other.map(|d| d.name()))),
+            other => Seen::NotYet(format!("{:?}", other.map(Delivery::name))),
         })?;
         let deliveries = sink.deliveries();
         let mut firsts: Vec<String> = Vec::new();
@@ -220,7 +222,7 @@ fn triggers_come_down_to_the_agents_they_are_for_and_run_without_a_gateway() -> 
         pair.agent.kill9()?;
         pair.agent.start()?;
         assert_eq!(pair.agent.post(DEFAULT_BROKER, "2", "text/plain", b"x")?.status, 202);
-        let ids = |deliveries: Vec<godwit_tests::sink::Delivery>| {
+        let ids = |deliveries: Vec<Delivery>| {
             let mut ids: Vec<String> = deliveries.iter().map(|delivery| delivery.name().0).collect();
             ids.dedup();
             ids

@@ -42,22 +42,23 @@ pub(super) struct Down {
 }
 
 impl Down {
-    /// Applies what was kept; nothing, if there is nothing or it is damaged.
+    /// Applies what was kept; an empty set, if nothing was. What cannot be read is not applied at all.
     pub(super) async fn open(storage: Arc<dyn Storage>, apply: Apply, ready: Ready) -> Self {
         let kept = tokio::task::spawn_blocking({
             let storage = storage.clone();
             move || read(&*storage)
         });
-        let kept = match kept.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-            Ok(kept) => kept,
+        let kept = kept.await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        let this = Self { storage, apply, ready, report: watch::Sender::new(Report::default()) };
+        let (objects, empty) = match kept {
+            Ok(Some(objects)) => (objects, false),
+            Ok(None) => (Objects::new("[]".to_owned()), true),
             Err(e) => {
+                // Not an empty set: that would forget the Triggers, and where each of them stands.
                 tracing::error!("the objects from the gateway cannot be read ({FILE}: {e}); it will send them again");
-                None
+                return this;
             }
         };
-        let this = Self { storage, apply, ready, report: watch::Sender::new(Report::default()) };
-        let empty = kept.is_none();
-        let objects = kept.unwrap_or_else(|| Objects::new("[]".to_owned()));
         let revision = objects.revision;
         match (this.apply)(objects).await {
             Ok(()) if empty => {}
@@ -182,4 +183,40 @@ fn write(storage: &dyn Storage, set: &[u8]) -> io::Result<()> {
     // new file that the next write replaces; one after it leaves either set, whole.
     storage.rename(NEW_FILE, FILE)?;
     storage.sync_dir(FOLDER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use godwit_mesh::storage::Disk;
+
+    use super::*;
+
+    /// The sets that are applied at a start on this folder.
+    async fn applied(dir: &std::path::Path) -> Vec<String> {
+        let sets = Arc::new(Mutex::new(Vec::new()));
+        let apply: Apply = Arc::new({
+            let sets = sets.clone();
+            move |objects| {
+                sets.lock().expect("not poisoned").push(objects.set);
+                Box::pin(std::future::ready(Ok(())))
+            }
+        });
+        let storage = Arc::new(Disk::new(dir).expect("a folder"));
+        let _down = Down::open(storage, apply, Arc::new(|| Ok(()))).await;
+        let sets = sets.lock().expect("not poisoned");
+        sets.clone()
+    }
+
+    #[tokio::test]
+    async fn a_kept_set_that_cannot_be_read_does_not_pass_for_an_empty_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!(applied(dir.path()).await, ["[]"]);
+        std::fs::create_dir(dir.path().join(FOLDER)).expect("made");
+        std::fs::write(dir.path().join(FILE), "[1]").expect("written");
+        assert_eq!(applied(dir.path()).await, ["[1]"]);
+        std::fs::write(dir.path().join(FILE), b"\xff\x00").expect("written");
+        assert!(applied(dir.path()).await.is_empty());
+    }
 }

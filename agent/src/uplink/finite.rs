@@ -39,13 +39,13 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
     let mut sender = connected?;
     let news = Arc::new(Notify::new());
     let mut lanes = Lanes::new(core.settings.window_log, core.letters());
-    lanes.add(&core.brokers, &mut tasks, &news);
+    lanes.add(&core.brokers, &core.told, &mut tasks, &news);
     let mut brokers = core.brokers.watch();
     let begun = Instant::now();
 
     // The first request asks where to go on.
     let mut body = Vec::new();
-    put_plain(&mut body, &hello(core, lanes.standings(), true));
+    put_plain(&mut body, &hello(core, lanes.standings(&core.told), true));
     let mut frames = post(core, &mut sender, body).await?;
     let first =
         tokio::time::timeout(REQUEST_TIME, welcome(&mut frames)).await.map_err(|_| LinkError::Silent(REQUEST_TIME))??;
@@ -76,7 +76,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
         }
         let mut body = Vec::new();
         lanes.begin();
-        put_plain(&mut body, &hello(core, lanes.standings(), true));
+        put_plain(&mut body, &hello(core, lanes.standings(&core.told), true));
         put_plain(&mut body, &Frame::Report(report.borrow_and_update().clone()));
         while body.len() < REQUEST_BYTES && lanes.ready() && lanes.chunk(&mut body).await? {}
         let mut frames = post(core, &mut sender, body).await?;

@@ -94,8 +94,8 @@ impl Lane {
         self.writer.broker()
     }
 
-    /// What the hello says of this Broker.
-    pub(super) fn standing(&self) -> Standing {
+    /// What the hello says of this Broker; `told` is the last position that this process was told, if any.
+    pub(super) fn standing(&self, told: Option<Offset>) -> Standing {
         let journal = self.broker.journal();
         // In this order: events appended in between are in no epoch that the lineage lacks.
         let next = journal.next_offset();
@@ -107,7 +107,7 @@ impl Lane {
             lineage: lineage.iter().skip(newest).map(|(epoch, first)| (epoch.0, first.0)).collect(),
             first: journal.first_offset().0,
             next: next.0,
-            cursor: self.consumer.cursor().0,
+            cursor: self.told(told).unwrap_or_default().0,
         }
     }
 
@@ -130,20 +130,28 @@ impl Lane {
         let mut set_back = 0;
         if next > cursor {
             self.account(next).await?;
-        } else if next < cursor && told.is_some_and(|told| next >= told) {
-            // The cursor was moved on by hand: the gateway is told of what it will not get.
-            self.held.push(Item::Skip { from: next, to: cursor, reason: DropReason::Skipped });
-        } else if next < cursor {
-            set_back = cursor.since(next);
+        } else if let Some(told) = self.told(told).filter(|told| next < *told) {
+            set_back = told.since(next);
             tracing::warn!(
-                broker = %self.broker.name(), from = %cursor, to = %next,
+                broker = %self.broker.name(), from = %told, to = %next,
                 "the gateway does not have what it had: it was set back, or is another; what is still here is sent again"
             );
             self.consumer.seek(next);
+        } else if next < cursor && cursor > self.broker.journal().first_offset() {
+            // The cursor was moved on by hand: the gateway is told of what it will not get.
+            self.held.push(Item::Skip { from: next, to: cursor, reason: DropReason::Skipped });
         }
+        // Else retention moved the cursor on, if anything did: the journal says so when it is read from there.
         self.accounted = self.consumer.cursor();
         self.reader = self.broker.journal().reader(if self.held.is_empty() { next } else { cursor });
         Ok(set_back)
+    }
+
+    /// The last position that the gateway told. A new process takes the cursor for it, unless retention has moved that: then it
+    /// is where the oldest event is.
+    fn told(&self, told: Option<Offset>) -> Option<Offset> {
+        let cursor = self.consumer.cursor();
+        told.or_else(|| (cursor > self.broker.journal().first_offset()).then_some(cursor))
     }
 
     /// Moves the cursor to `to`, where the gateway already is: an answer was lost, or this disk is an older copy.
@@ -184,9 +192,11 @@ impl Lane {
         self.writer = BatchWriter::new(self.index());
     }
 
-    /// Whether there is something that may be sent.
+    /// Whether there is something that may be sent. A Broker that is no longer to go up stops at once; its lane goes with the
+    /// connection.
     pub(super) fn ready(&self) -> bool {
         self.open
+            && self.broker.settings().uplink
             && self.used < self.credit
             && (!self.held.is_empty() || self.reader.position() < self.broker.journal().next_offset())
     }

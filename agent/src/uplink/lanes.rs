@@ -59,6 +59,7 @@ impl Lanes {
     pub(super) fn add(
         &mut self,
         brokers: &Brokers,
+        told: &Told,
         watch: &mut JoinSet<()>,
         news: &std::sync::Arc<Notify>,
     ) -> Vec<Standing> {
@@ -75,7 +76,7 @@ impl Lanes {
                 }
             });
             let lane = Lane::new(broker, u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
-            added.push(lane.standing());
+            added.push(lane.standing(told.get(lane.broker().name()).copied()));
             self.lanes.push(lane);
         }
         added
@@ -216,8 +217,8 @@ impl Lanes {
     }
 
     /// Where the Brokers stand now.
-    pub(super) fn standings(&self) -> Vec<Standing> {
-        self.lanes.iter().map(Lane::standing).collect()
+    pub(super) fn standings(&self, told: &Told) -> Vec<Standing> {
+        self.lanes.iter().map(|lane| lane.standing(told.get(lane.broker().name()).copied())).collect()
     }
 }
 

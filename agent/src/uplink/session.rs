@@ -86,7 +86,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
     let news = Arc::new(Notify::new());
     let mut brokers = core.brokers.watch();
     let mut lanes = Lanes::new(core.settings.window_log, core.letters());
-    let standings = lanes.add(&core.brokers, &mut tasks, &news);
+    let standings = lanes.add(&core.brokers, &core.told, &mut tasks, &news);
 
     // One chunk waits here at most: what could wait longer is better read later.
     let (up, chunks) = mpsc::channel::<Bytes>(1);
@@ -163,7 +163,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
             }
             () = news.notified(), if !ready => {}
             Ok(()) = brokers.changed() => {
-                let offered = lanes.add(&core.brokers, &mut tasks, &news);
+                let offered = lanes.add(&core.brokers, &core.told, &mut tasks, &news);
                 if !offered.is_empty() {
                     owed.push(Frame::Offer(Offer { brokers: offered }));
                 }

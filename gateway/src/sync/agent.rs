@@ -43,6 +43,8 @@ struct State {
     up: bool,
     heard: Option<Instant>,
     heartbeat: Duration,
+    /// The newest epoch of each broker of who was let in last: who does not have it in its lineage is somebody else.
+    newest: BTreeMap<String, u64>,
     software: String,
     version: u32,
     report: Option<Report>,
@@ -63,6 +65,23 @@ pub(super) struct Connection {
 /// How long the other side may be silent: two heartbeats may be lost or late, and it is still noticed within three.
 pub(super) fn patience(heartbeat: Duration) -> Duration {
     heartbeat * 5 / 2
+}
+
+impl State {
+    /// Whether something was heard lately from who was let in last, and no end of it.
+    fn lives(&self) -> bool {
+        self.up && self.heard.is_some_and(|heard| heard.elapsed() < patience(self.heartbeat))
+    }
+
+    /// Whether the link is up: connected, or by finite requests that have not gone silent.
+    fn shown_up(&self) -> bool {
+        self.up && (self.connection.is_some() || self.lives())
+    }
+}
+
+/// A broker's newest epoch.
+fn newest(standing: &Standing) -> Option<(String, u64)> {
+    standing.lineage.last().map(|(epoch, _)| (standing.name.clone(), *epoch))
 }
 
 impl Agent {
@@ -87,7 +106,7 @@ impl Agent {
         known.entry(broker.name().clone()).or_insert_with(|| Arc::new(load())).clone()
     }
 
-    /// Notes a sign of life.
+    /// Notes a sign of life, of a connection that was let in.
     pub(super) fn heard(&self) {
         self.state().heard = Some(Instant::now());
     }
@@ -112,20 +131,18 @@ impl Agent {
         stop: CancellationToken,
     ) -> Result<(Arc<Connection>, Vec<GoOn>, HashMap<u32, LaneHandle>), Goodbye> {
         let _turn = self.turn.lock().await;
-        let forks = self.forks(hello, brokers);
+        let other_lives = self.state().lives();
+        if other_lives && self.forks(hello, brokers) {
+            let message =
+                format!("another agent is connected as {} and has gone another way; give one of them its own id", self.id);
+            tracing::warn!(agent = %self.id, "a connection that forks the lineage is refused");
+            let mut state = self.state();
+            state.forks_refused += 1;
+            state.last_error = Some(message.clone());
+            return Err(Goodbye { code: Goodbye::FORK, message });
+        }
         let other = self.state().connection.clone();
         if let Some(other) = other {
-            if forks && self.alive(other.heartbeat) {
-                let message = format!(
-                    "another agent is connected as {} and has gone another way; give one of them its own id",
-                    self.id
-                );
-                tracing::warn!(agent = %self.id, "a connection that forks the lineage is refused");
-                let mut state = self.state();
-                state.forks_refused += 1;
-                state.last_error = Some(message.clone());
-                return Err(Goodbye { code: Goodbye::FORK, message });
-            }
             other.outbox.goodbye(Goodbye::TAKEN_OVER, "a newer connection of this agent took over");
             other.stop.cancel();
             // Its appends are over before we look at the positions.
@@ -149,29 +166,34 @@ impl Agent {
             changed
         });
         let mut state = self.state();
-        if !state.up || !self.still(&state) {
+        if !state.shown_up() {
             state.since = settings.clock.wall_ms();
         }
         state.up = true;
         state.connection = Some(connection.clone());
         state.heard = Some(Instant::now());
         state.heartbeat = heartbeat;
+        state.newest = hello.brokers.iter().filter_map(newest).collect();
         state.software.clone_from(&hello.software);
         state.version = hello.version;
         drop(state);
         Ok((connection, go_on, handles))
     }
 
-    /// Whether a hello shows a way that is not the one we have.
+    /// Whether a hello shows a way that is not the one we have, or not that of who was let in last: two that were copied from
+    /// one have parted when both have been opened, though nothing has come from them yet.
     fn forks(&self, hello: &Hello, brokers: &Brokers) -> bool {
-        hello.brokers.iter().any(|standing| {
-            let broker = standing.name.parse().ok().and_then(|name: BrokerName| brokers.get(&name));
-            broker.is_some_and(|broker| self.known(&broker).seen().common(standing).forked)
-        })
-    }
-
-    fn alive(&self, heartbeat: Duration) -> bool {
-        self.state().heard.is_some_and(|heard| heard.elapsed() < patience(heartbeat))
+        let state = self.state();
+        let parted = hello.brokers.iter().any(|standing| {
+            let newest = state.newest.get(&standing.name);
+            newest.is_some_and(|newest| standing.lineage.iter().all(|(epoch, _)| epoch != newest))
+        });
+        drop(state);
+        parted
+            || hello.brokers.iter().any(|standing| {
+                let broker = standing.name.parse().ok().and_then(|name: BrokerName| brokers.get(&name));
+                broker.is_some_and(|broker| self.known(&broker).seen().common(standing).forked)
+            })
     }
 
     /// Opens lanes for brokers that an agent offers.
@@ -221,6 +243,7 @@ impl Agent {
                 stop: connection.stop.clone(),
             };
             let (handle, task) = lane.start();
+            self.state().newest.extend(newest(standing));
             connection.lanes.spawn(task);
             handles.insert(standing.index, handle);
             answers.push(GoOn {
@@ -245,15 +268,10 @@ impl Agent {
         }
     }
 
-    /// Whether a link by finite requests has not gone silent.
-    fn still(&self, state: &State) -> bool {
-        state.connection.is_some() || state.heard.is_some_and(|heard| heard.elapsed() < patience(state.heartbeat))
-    }
-
     /// The agent as `/status` shows it.
     pub(super) fn status(&self) -> Value {
         let state = self.state();
-        let up = state.up && self.still(&state);
+        let up = state.shown_up();
         let mut shown = Map::new();
         shown.insert("id".to_owned(), self.id.as_str().into());
         shown.insert(

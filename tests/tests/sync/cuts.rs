@@ -129,6 +129,23 @@ async fn several_brokers_share_the_link() {
 }
 
 #[tokio::test]
+async fn a_broker_that_is_no_longer_to_go_up_stops_at_once() {
+    let (_dir, gateway, _relay, agent) = setup().await;
+    agent.publish_to("site/private", 0..5, text).await;
+    eventually("events at the gateway", async || {
+        let stored = gateway.stored_in("site/private").await;
+        (stored.len() == 5, stored)
+    })
+    .await;
+    let broker = agent.brokers.get(&"site/private".parse().expect("a name")).expect("there");
+    broker.set(godwit_mesh::broker::BrokerSettings { uplink: false });
+    agent.publish_to("site/private", 5..10, text).await;
+    agent.publish(0..100).await;
+    arrives(&gateway, &texts(0..100)).await;
+    assert_eq!(gateway.stored_in("site/private").await.len(), 5);
+}
+
+#[tokio::test]
 async fn a_held_link_stays_held_over_a_restart_and_goes_on_when_resumed() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::start(&dir.path().join("gateway")).await;

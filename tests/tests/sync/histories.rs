@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::pair::{Agent, Gateway, arrives, eventually, text, texts};
+use godwit_mesh::journal::{DropReason, Options};
+
+use crate::pair::{Agent, Gateway, arrives, eventually, options, settings, text, texts};
 
 pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
@@ -107,6 +109,30 @@ async fn a_clone_is_refused_while_the_other_lives_and_taken_when_it_does_not() {
 }
 
 #[tokio::test]
+async fn a_clone_is_refused_before_either_has_sent_anything() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (home, clone) = (dir.path().join("agent"), dir.path().join("clone"));
+    let gateway = Gateway::start(&dir.path().join("gateway")).await;
+    let agent = Agent::start(&home, gateway.addr).await;
+    agent.publish(0..50).await;
+    arrives(&gateway, &texts(0..50)).await;
+    agent.stop().await;
+    copy(&home, &clone);
+    let first = Agent::start(&home, gateway.addr).await;
+    eventually("the first is there", async || (first.uplink.status()["state"] == "up", first.uplink.status())).await;
+    let second = Agent::start(&clone, gateway.addr).await;
+    eventually("the clone is refused", async || {
+        let agent = gateway.agent();
+        (agent["forks_refused"].as_u64() > Some(2), agent)
+    })
+    .await;
+    assert_eq!(first.uplink.status()["connections"], 1, "the first was left alone");
+    // The clone goes on asking; that does not keep the first alive in its stead.
+    first.stop().await;
+    eventually("the clone is taken", async || (second.uplink.status()["state"] == "up", second.uplink.status())).await;
+}
+
+#[tokio::test]
 async fn a_gateway_set_back_gets_again_what_is_still_there() {
     let dir = tempfile::tempdir().expect("a folder");
     let (home, backup) = (dir.path().join("gateway"), dir.path().join("backup"));
@@ -152,4 +178,40 @@ async fn a_cursor_moved_on_by_hand_is_told_to_the_gateway() {
     assert_eq!(gateway.agent()["brokers"][0]["skipped"]["skipped"], 10);
     let consumer = eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
     assert_eq!(consumer.done.delivered, 20);
+}
+
+#[tokio::test]
+async fn what_retention_took_while_the_link_was_down_is_no_set_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::start(&dir.path().join("gateway")).await;
+    let little = Options { segment_bytes: 64 << 10, max_bytes: 256 << 10, ..options() };
+    let home = dir.path().join("agent");
+    let start = || Agent::keeping(&home, settings(gateway.addr), little.clone());
+    let settled = async |agent: &Agent, next: u64| {
+        let consumer = eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+        let lost = consumer.done.dropped.get(&DropReason::Retention).copied().unwrap_or(0);
+        assert!(lost > 0, "{consumer:?}");
+        assert_eq!(consumer.done.delivered + lost, next, "the account goes on from where it began");
+        eventually("the gateway's account", async || {
+            let broker = gateway.agent()["brokers"][0].clone();
+            (broker["position"] == next, broker)
+        })
+        .await;
+        let broker = gateway.agent()["brokers"][0].clone();
+        assert_eq!(broker["skipped"], serde_json::json!({ "retention": lost }));
+        assert_eq!((&broker["set_back"], &agent.uplink.status()["set_back"]), (&0.into(), &0.into()));
+    };
+    let agent = start().await;
+    agent.publish(0..100).await;
+    arrives(&gateway, &texts(0..100)).await;
+    agent.uplink.hold().await.expect("kept");
+    agent.publish(100..20_000).await;
+    agent.uplink.resume().await.expect("kept");
+    settled(&agent, 20_000).await;
+    agent.uplink.hold().await.expect("kept");
+    agent.publish(20_000..40_000).await;
+    agent.stop().await;
+    let agent = start().await;
+    agent.uplink.resume().await.expect("kept");
+    settled(&agent, 40_000).await;
 }

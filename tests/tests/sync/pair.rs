@@ -117,7 +117,11 @@ impl Agent {
     }
 
     pub(crate) async fn with(dir: &Path, settings: UplinkSettings) -> Self {
-        let brokers = brokers(dir, Some(agent_id()), options()).await;
+        Self::keeping(dir, settings, options()).await
+    }
+
+    pub(crate) async fn keeping(dir: &Path, settings: UplinkSettings, options: Options) -> Self {
+        let brokers = brokers(dir, Some(agent_id()), options).await;
         let applied = Arc::new(Mutex::new(Vec::new()));
         let apply: Apply = Arc::new({
             let applied = applied.clone();

@@ -64,13 +64,16 @@ struct Extent {
     runs: usize,
 }
 
+/// Measures one part.
+type Part = fn(Extent) -> Result<Vec<Row>>;
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(port) = arguments.bare_server {
         return bare::serve(port);
     }
     let extent = Extent { run: Duration::from_secs_f64(arguments.seconds), runs: arguments.runs.max(1) };
-    let parts: [(What, fn(Extent) -> Result<Vec<Row>>); 8] = [
+    let parts: [(What, Part); 8] = [
         (What::Mqtt, ingress::mqtt),
         (What::Http, ingress::http),
         (What::Latency, ingress::latency),
