@@ -9,9 +9,8 @@ use super::sender::{Answer, Letter, headers_of, passes};
 use super::store::{NotStored, store};
 use super::target::{Target, broker_url, shown};
 use super::triggers::Context;
-use super::ttl;
 use crate::broker::Broker;
-use crate::event::{self, Event, Limits, StoredEvent};
+use crate::event::{self, Event, Limits, StoredEvent, ttl};
 use crate::names::BrokerName;
 
 /// One event, ready to be sent.

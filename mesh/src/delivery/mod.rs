@@ -21,7 +21,6 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod triggers;
-mod ttl;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Triggers};

@@ -2,8 +2,8 @@
 
 use http::HeaderMap;
 
-use super::ttl;
 use crate::clock::Clock;
+use crate::event::ttl::{self, TtlExhausted};
 use crate::event::{Event, encode_event};
 use crate::journal::{Append, Committed, Journal, Refused};
 
@@ -24,7 +24,7 @@ pub(crate) async fn store(
     headers: &HeaderMap,
     clock: &Clock,
 ) -> Result<Committed, NotStored> {
-    ttl::put(&mut event, ttl).map_err(|ttl::UsedUp| NotStored::TtlUsedUp)?;
+    ttl::put(&mut event, ttl).map_err(|TtlExhausted| NotStored::TtlUsedUp)?;
     let arrival = clock.wall_ms();
     append(journal, |append| {
         append.event(|out| {

@@ -21,6 +21,7 @@ pub mod properties;
 mod rules;
 pub mod sdk;
 mod stored;
+pub mod ttl;
 mod value;
 
 pub use error::{ErrorKind, EventError, ValueError};

@@ -417,7 +417,6 @@ impl<'a> OpenPayloads<'a> {
         }
         let k = usize::try_from(code - 1).unwrap_or(usize::MAX);
         let (text, columns) = self.skeletons.get_mut(k).ok_or_else(|| absent("a skeleton is missing"))?;
-        room(out, text.len(), max_bytes)?;
         let mut columns = columns.iter_mut();
         for (i, piece) in text.split(|&b| b == HOLE).enumerate() {
             if i > 0 {
@@ -433,6 +432,7 @@ impl<'a> OpenPayloads<'a> {
                 room(out, number.len(), max_bytes)?;
                 out.extend_from_slice(number);
             }
+            room(out, piece.len(), max_bytes)?;
             out.extend_from_slice(piece);
         }
         Ok(())
@@ -496,6 +496,19 @@ mod tests {
             .map(|n| (format!("k123456client-{:x}/t|{{\"v\":{n}}}", n.wrapping_mul(2_654_435_761)).into_bytes(), 20))
             .collect();
         round_trip(&bodies);
+    }
+
+    #[test]
+    fn a_number_before_the_rest_of_its_skeleton_counts_against_the_limit() {
+        // One event without arrival and head; a skeleton of a hole and 899 bytes, and a number of 800.
+        let mut columns = vec![0, 0, 1];
+        put(&mut columns, 900);
+        columns.push(HOLE);
+        columns.extend([b'x'; 899]);
+        columns.extend([b'1'; 800]);
+        columns.push(b'\n');
+        assert!(matches!(decode(&columns, 1, &mut 0, 1000), Err(SyncError::TooLarge { .. })));
+        assert_eq!(decode(&columns, 1, &mut 0, 1699).expect("fits").total_bytes(), 1699);
     }
 
     #[test]

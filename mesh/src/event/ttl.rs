@@ -1,11 +1,11 @@
-//! `knativebrokerttl`: how many more brokers an event may pass, so that replies cannot go round for ever (D8).
+//! `knativebrokerttl`: how many more brokers an event may pass, so that replies cannot go round for ever (D8, D18).
 //!
-//! An event without the attribute has [`MAX_TTL`]; it is not written down, because every event from a device would carry it.
-//! Whoever puts a reply back into a broker gives it the value of the event it answers, and lets it pass here.
+//! An event without the attribute has [`MAX_TTL`]; it is not written down on the way in, because every event from a device would
+//! carry it. Subscribers never see it: delivery takes it out, and gives a reply the value of the event it answers, less one.
 
 use thiserror::Error;
 
-use crate::event::{Event, Value};
+use super::{Event, Value};
 
 /// The attribute's name.
 pub const TTL: &str = "knativebrokerttl";
@@ -37,17 +37,30 @@ pub fn count_down(event: &mut Event) -> Result<(), TtlExhausted> {
     if event.get(TTL).is_none() {
         return Ok(());
     }
-    let Some(before) = ttl(event) else {
-        event.remove(TTL);
-        return Ok(());
-    };
+    match ttl(event) {
+        Some(before) => put(event, before),
+        None => {
+            event.remove(TTL);
+            Ok(())
+        }
+    }
+}
+
+/// Takes the attribute away and returns its value, [`MAX_TTL`] where the event does not say.
+pub(crate) fn take(event: &mut Event) -> i32 {
+    let left = ttl(event).unwrap_or(MAX_TTL);
+    event.remove(TTL);
+    left
+}
+
+/// Marks an event that is about to be stored in a broker, `before` being what it had until now.
+pub(crate) fn put(event: &mut Event, before: i32) -> Result<(), TtlExhausted> {
     let left = before.saturating_sub(1);
     if left <= 0 {
         return Err(TtlExhausted);
     }
-    // An integer is a valid value of any extension, so this cannot fail; if it did, the event would only live longer.
-    let _ = event.set(TTL, Value::Integer(left));
-    Ok(())
+    // An integer is a valid value of any extension, so this cannot fail.
+    event.set(TTL, Value::Integer(left)).map_err(|_| TtlExhausted)
 }
 
 #[cfg(test)]
@@ -88,5 +101,27 @@ mod tests {
         let mut nonsense = event(Some(Value::String("many".to_owned())));
         assert_eq!(count_down(&mut nonsense), Ok(()));
         assert_eq!(nonsense.get(TTL), None);
+    }
+
+    #[test]
+    fn d8_each_broker_takes_one_away_until_nothing_is_left() {
+        let mut event = event(None);
+        assert_eq!(take(&mut event), 255);
+        put(&mut event, 255).expect("plenty");
+        assert_eq!(event.get(TTL), Some(&Value::Integer(254)));
+        put(&mut event, 2).expect("one left");
+        assert_eq!(take(&mut event), 1);
+        assert_eq!(put(&mut event, 1), Err(TtlExhausted));
+        assert_eq!(put(&mut event, 0), Err(TtlExhausted));
+    }
+
+    #[test]
+    fn d18_the_value_is_read_whatever_its_type_and_taken_away() {
+        let mut event = event(Some(Value::String("17".to_owned())));
+        assert_eq!(take(&mut event), 17);
+        assert_eq!(event.get(TTL), None);
+        event.set(TTL, Value::String("many".to_owned())).expect("valid");
+        assert_eq!(take(&mut event), 255);
+        assert_eq!(event.get(TTL), None);
     }
 }
