@@ -25,10 +25,18 @@ pub(crate) fn agent_id(configured: Option<&str>, storage: &dyn Storage) -> anyho
         return AgentId::new(id).context("agent.id");
     }
     let kept = read_small(storage, FILE).with_context(|| format!("reading {FILE} in the data folder"))?;
-    if let Some(kept) = kept.as_deref().map(str::trim).filter(|kept| !kept.is_empty()) {
+    let whole = |text: &&str| !text.is_empty() && !text.contains(|c: char| c.is_control() || c == '\u{fffd}');
+    if let Some(kept) = kept.as_deref().map(str::trim).filter(whole) {
         return AgentId::new(kept).with_context(|| {
             format!("the file {FILE} in the data folder; set agent.id, or write the right id into the file")
         });
+    }
+    if kept.is_some() {
+        // Better than to take no event until somebody comes; but the gateway cannot know that it is still the same agent.
+        tracing::warn!(
+            "the file {FILE} in the data folder is damaged: this agent gets a new id, and the gateway will take it for another; \
+             to keep the old one, set agent.id"
+        );
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let id = AgentId::new(&made(&host)?).context("making an agent id")?;
@@ -64,6 +72,19 @@ mod tests {
         assert_eq!(agent_id(None, &disk).expect("kept"), first);
         assert_eq!(agent_id(Some("boat-7"), &disk).expect("configured").as_str(), "boat-7");
         assert_eq!(agent_id(None, &disk).expect("still kept"), first);
+    }
+
+    #[test]
+    fn a_damaged_file_makes_a_new_id_and_a_wrong_one_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = Disk::new(dir.path()).expect("a disk");
+        for damage in [&b""[..], b"\0\0\0\0\0\0\0\0", b"boat-\xff\xfe\x80"] {
+            std::fs::write(dir.path().join(FILE), damage).expect("written");
+            let id = agent_id(None, &disk).expect("made");
+            assert_eq!(agent_id(None, &disk).expect("kept"), id, "{damage:?}");
+        }
+        std::fs::write(dir.path().join(FILE), "Boat 7").expect("written");
+        assert!(agent_id(None, &disk).is_err(), "what a person wrote is for a person to mend");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! The modules stand in the order in which an event meets them: it is an [`event`], a [`door`] and the [`http`] ingress let
 //! it in, a [`journal`] keeps it, a [`broker`] is a journal with a name, a [`manifest`] says which Triggers a broker has, a
 //! [`filter`] chooses, [`delivery`] sends, [`sync`] carries it to the gateway. [`storage`] is what lies below the journal,
-//! [`state`] what is keyed and changes seldom, [`config`], [`observe`] and [`process`]
-//! what every binary needs.
+//! [`state`] what is keyed and changes seldom, [`room`] what bounds memory, [`config`], [`observe`] and [`process`] what every
+//! binary needs.
 
 pub mod broker;
 pub mod clock;
@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod names;
 pub mod observe;
 pub mod process;
+pub mod room;
 pub mod state;
 pub mod storage;
 pub mod sync;

@@ -14,9 +14,10 @@ use tracing::debug;
 
 use super::connection::Connection;
 use super::hub::{Claim, Hub, NoSeat};
+use super::limits::{NO_ROOM, SMALL_PACKET};
 use super::packet::connect::{Connect, Refusal};
 use super::packet::frame::Frame;
-use super::packet::{Fault, Version, control};
+use super::packet::{Fault, Version, control, reason};
 use super::publish::Inbound;
 use super::rate::Rate;
 use super::transport::Transport;
@@ -115,6 +116,7 @@ enum Failed {
 async fn read_connect(hub: &Hub, transport: &mut Transport) -> Result<(Connect, Vec<u8>), Failed> {
     let mut input = Vec::new();
     let max = hub.limits.max_packet_bytes.min(MAX_CONNECT_BYTES);
+    let mut room = None;
     loop {
         let fault = |fault| Failed::Refusal(Refusal::Close(fault));
         if input.first().is_some_and(|first| *first != 0x10) {
@@ -125,6 +127,12 @@ async fn read_connect(hub: &Hub, transport: &mut Transport) -> Result<(Connect, 
             let len = frame.whole.len();
             input.drain(..len);
             return Ok((connect, input));
+        }
+        if let Some(total) = Frame::announced(&input).filter(|&total| total > SMALL_PACKET)
+            && room.is_none()
+        {
+            let held = hub.room.take(total, hub.limits.connect_timeout).await;
+            room = Some(held.ok_or_else(|| fault(Fault::new(reason::SERVER_BUSY, NO_ROOM)))?);
         }
         input.reserve(CHUNK);
         match transport.read_buf(&mut input).await {

@@ -12,6 +12,7 @@ use godwit_mesh::clock::Clock;
 use godwit_mesh::door::Credentials;
 use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::Refused;
+use godwit_mesh::room::Room;
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -38,6 +39,8 @@ pub(super) struct Hub {
     pub(super) routes: Routes,
     pub(super) credentials: Option<Credentials>,
     pub(super) counters: Counters,
+    /// For packets that are large and not whole yet.
+    pub(super) room: Room,
     /// Open TCP connections.
     pub(super) open: AtomicUsize,
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
@@ -88,6 +91,7 @@ pub(super) struct Claim<'a> {
 impl Hub {
     pub(super) fn new(limits: Limits, clock: Clock, routes: Routes, credentials: Option<Credentials>) -> Self {
         let hub = Self {
+            room: Room::new(limits.partial_bytes.max(limits.max_packet_bytes)),
             limits,
             clock,
             routes,

@@ -3,11 +3,19 @@
 
 use std::time::Duration;
 
+/// A packet up to this size needs no room among the larger ones.
+pub(super) const SMALL_PACKET: usize = 4 << 10;
+
+/// Said to a peer whose packet found no room.
+pub(super) const NO_ROOM: &str = "too many large packets at once: try again";
+
 /// Limits of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Largest packet in bytes, fixed header included. Announced to MQTT 5.0 clients.
     pub max_packet_bytes: usize,
+    /// Bytes of all larger packets together that are still on their way. Never below `max_packet_bytes`.
+    pub partial_bytes: usize,
     /// Open connections, those included that have not sent CONNECT yet; more are closed at once.
     pub max_connections: usize,
     /// Sessions kept for clients that are away, and those of connected ones; a further client is refused.
@@ -50,6 +58,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_packet_bytes: 1 << 20,
+            partial_bytes: 4 << 20,
             max_connections: 4096,
             max_sessions: 8192,
             connect_timeout: Duration::from_secs(10),

@@ -116,3 +116,34 @@ async fn a_large_packet_that_is_only_promised_costs_no_memory_and_ends() {
     client.expect_end().await;
     assert_eq!(site.handle.counters().timeouts.get(), 1);
 }
+
+#[tokio::test]
+async fn large_packets_in_pieces_share_their_room_and_give_it_up_to_others() {
+    let limits = Limits { max_packet_bytes: 1 << 20, partial_bytes: 2 << 20, ..Limits::default() };
+    let site = Site::with_limits(limits).await;
+    let whole = publish_v5("t", 1, 7, &[], &vec![b'x'; 900 << 10]);
+    let mut slow = Vec::new();
+    for n in 0..2 {
+        let (mut client, _) = site.v5(&format!("slow-{n}"), true, &[]).await;
+        client.send(&whole[..300 << 10]).await;
+        slow.push(client);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // What is small needs no room.
+    let (mut small, _) = site.v5("small", true, &[]).await;
+    small.send(&publish_v5("t", 1, 1, &[], b"small")).await;
+    small.expect(&puback(1)).await;
+    // What is large waits, and gets the room of those who have had their time.
+    let (mut quick, _) = site.v5("quick", true, &[]).await;
+    let (head, rest) = whole.split_at(100 << 10);
+    quick.send(head).await;
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    site.clock.advance(1_000);
+    let sending = async {
+        quick.send(rest).await;
+        quick.expect(&puback(7)).await;
+    };
+    tokio::time::timeout(Duration::from_secs(10), sending).await.expect("room was made");
+    assert!(site.handle.counters().timeouts.get() >= 1, "one of the slow ones had to go");
+    assert_eq!(site.stored().await.len(), 2);
+}

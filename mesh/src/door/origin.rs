@@ -27,6 +27,9 @@ pub enum ForeignRequest {
     /// There is no host, or it cannot be read.
     #[error("the request names no host: send a Host header")]
     NoHost,
+    /// There are two, and who looks at which cannot be known.
+    #[error("the request has more than one Host or Origin header: send one")]
+    Twice,
     /// A page of another origin is asking.
     #[error("a page from \"{0}\" may not change things here: pages must come from this server or from its public-url")]
     Origin(String),
@@ -53,6 +56,10 @@ impl HostRule {
     /// # Errors
     /// [`ForeignRequest`], to be answered with 403.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ForeignRequest> {
+        // Of two, somebody on the way may have looked at the other.
+        if headers.get_all(HOST).iter().count() > 1 || headers.get_all(ORIGIN).iter().count() > 1 {
+            return Err(ForeignRequest::Twice);
+        }
         let host = match uri.authority() {
             Some(authority) => authority.as_str(),
             None => headers.get(HOST).and_then(|h| h.to_str().ok()).ok_or(ForeignRequest::NoHost)?,
@@ -145,6 +152,18 @@ mod tests {
         assert_eq!(check(&rule(), "127.0.0.1:8080", Some("https://mesh.example.org")), Ok(()));
         for origin in ["http://evil.example", "null", "http://127.0.0.1:3000", "127.0.0.1:8080", ""] {
             assert!(matches!(check(&rule(), "127.0.0.1:8080", Some(origin)), Err(ForeignRequest::Origin(_))), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_second_host_or_origin_is_refused() {
+        let host = HeaderValue::from_static("localhost");
+        let ours = HeaderValue::from_static("http://localhost");
+        for (name, value) in [(HOST, "evil.example"), (HOST, "localhost"), (ORIGIN, "http://evil.example")] {
+            let mut headers: HeaderMap = [(HOST, host.clone()), (ORIGIN, ours.clone())].into_iter().collect();
+            assert_eq!(rule().check(&Uri::from_static("/"), &headers), Ok(()));
+            headers.append(&name, HeaderValue::from_static(value));
+            assert_eq!(rule().check(&Uri::from_static("/"), &headers), Err(ForeignRequest::Twice), "{name}: {value}");
         }
     }
 

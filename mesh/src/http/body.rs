@@ -15,6 +15,9 @@ use super::connection::InFlight;
 use super::request::Response;
 use super::respond;
 
+/// When to come again if there was no room for a body.
+const RETRY_AFTER_S: u32 = 1;
+
 /// Any error of a body's stream.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -120,6 +123,12 @@ pub enum BodyError {
         /// The least rate in bytes per second.
         rate: u32,
     },
+    /// It had room and its time, and others wait. Answer 408.
+    #[error("the body came too slowly while others waited for room")]
+    Overdue,
+    /// Other large bodies have all the room. Answer 503.
+    #[error("too many large bodies at once; try again in a moment")]
+    NoRoom,
     /// The connection broke, or the framing is wrong. Answer 400, if anybody still listens.
     #[error("the body cannot be read: {0}")]
     Broken(#[from] hyper::Error),
@@ -130,8 +139,9 @@ impl BodyError {
     #[must_use]
     pub fn response(&self) -> Response {
         let status = match self {
+            Self::NoRoom => return respond::closing(respond::unavailable(RETRY_AFTER_S, self)),
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow { .. } | Self::Overdue => StatusCode::REQUEST_TIMEOUT,
             Self::Broken(_) => StatusCode::BAD_REQUEST,
         };
         respond::closing(respond::problem(status, self))

@@ -19,12 +19,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
+use crate::room::Room;
 
 /// What all requests of one connection share.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     pub(super) limits: Arc<Limits>,
+    /// For large bodies; all connections share it.
+    pub(super) room: Arc<Room>,
     pub(super) shutdown: CancellationToken,
     pub(super) watch: Watch,
 }

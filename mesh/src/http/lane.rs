@@ -22,6 +22,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use tokio::net::TcpStream;
 
 use super::connection::Peer;
+use super::limits::SMALL_BODY;
 use super::request::RequestBody;
 use super::server::Shared;
 use super::{Response, Router};
@@ -29,7 +30,7 @@ use super::{Response, Router};
 /// Bytes read at a time.
 const READ_BYTES: usize = 8 << 10;
 
-/// Bytes of pipelined requests that are begun together; a single larger one is hyper's.
+/// Bytes of pipelined requests that are begun together; one with more than [`SMALL_BODY`] is hyper's.
 const MAX_BYTES: usize = 64 << 10;
 
 /// How long the rest of a request may take to come before the connection goes to hyper: long enough for clients that send
@@ -208,7 +209,7 @@ fn take(read: &mut BytesMut, router: &Router, header_bytes: usize) -> Next {
     };
     let (Some("POST"), Some(path), Some(1)) = (parsed.method, parsed.path, parsed.version) else { return Next::Other };
     let Some(body_len) = plain_length(parsed.headers) else { return Next::Other };
-    if !path.starts_with('/') || head_len + body_len > MAX_BYTES {
+    if !path.starts_with('/') || body_len > SMALL_BODY || head_len + body_len > MAX_BYTES {
         return Next::Other;
     }
     if read.len() < head_len + body_len {

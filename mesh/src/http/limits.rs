@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Every CloudEvents intermediary must take events of this size, so no limit may be set below it.
 pub const LEAST_EVENT_BYTES: usize = 64 << 10;
 
+/// A body up to this size needs no room among the large ones: about what a connection's read buffer takes anyway.
+pub(super) const SMALL_BODY: usize = 16 << 10;
+
 /// Limits of one listener. The defaults suit a small board.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -18,13 +21,15 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Bytes of a batch of events.
     pub batch_bytes: usize,
+    /// Bytes of all bodies together that are held at once, small ones not counted. Never below `batch_bytes`.
+    pub bodies_bytes: usize,
     /// How long a connection may be without a request.
     pub idle: Duration,
     /// How slowly a body may come, in bytes per second, after `body_grace`.
     pub body_rate: u32,
     /// How long a body may take whatever its rate; and how long a peer may leave our answer unread.
     pub body_grace: Duration,
-    /// How long a request may wait for room in a journal before it is answered 503.
+    /// How long a request may wait for room, for a large body or in a journal, before it is answered 503.
     pub busy_wait: Duration,
     /// HTTP/2: requests at once on one connection.
     pub streams: u32,
@@ -44,6 +49,7 @@ impl Default for Limits {
             header_time: Duration::from_secs(10),
             event_bytes: 1 << 20,
             batch_bytes: 4 << 20,
+            bodies_bytes: 8 << 20,
             idle: Duration::from_secs(120),
             body_rate: 128,
             body_grace: Duration::from_secs(20),
@@ -64,6 +70,7 @@ impl Limits {
         self.header_bytes = self.header_bytes.max(8 << 10);
         self.event_bytes = self.event_bytes.max(LEAST_EVENT_BYTES);
         self.batch_bytes = self.batch_bytes.max(self.event_bytes);
+        self.bodies_bytes = self.bodies_bytes.max(self.batch_bytes);
         self.streams = self.streams.max(1);
         self
     }

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Peer;
+use super::limits::SMALL_BODY;
 use super::router::Pattern;
 use super::{Body, BodyError, Limits};
 use crate::door::Identity;
+use crate::room::{Held, LOOK};
 
 /// An answer.
 pub type Response = http::Response<Body>;
@@ -42,6 +44,8 @@ pub struct Request {
     pub(super) body: RequestBody,
     pub(super) peer: Arc<Peer>,
     pub(super) route: Option<Arc<Pattern>>,
+    /// What a large body has; kept until the answer.
+    pub(super) room: Option<Held>,
 }
 
 /// A request's body: still to be read, or there already.
@@ -118,6 +122,9 @@ impl Request {
         if matches!(&self.body, RequestBody::Incoming(body) if body.is_end_stream()) {
             return Ok(first);
         }
+        if let Some(told) = told.filter(|&told| told > SMALL_BODY) {
+            self.take_room(told).await?;
+        }
         let Some(second) = self.piece(&mut slow).await? else { return Ok(first) };
         let mut whole = BytesMut::with_capacity(told.unwrap_or(first.len() + second.len()));
         whole.extend_from_slice(&first);
@@ -126,6 +133,9 @@ impl Request {
             if whole.len() + piece.len() > limit {
                 self.throw_away().await;
                 return Err(BodyError::TooLarge { limit });
+            }
+            if self.room.is_none() && whole.len() + piece.len() > SMALL_BODY {
+                self.take_room(limit).await?;
             }
             whole.extend_from_slice(&piece);
             next = self.piece(&mut slow).await?;
@@ -141,16 +151,33 @@ impl Request {
         next_piece(&mut self.body).await
     }
 
+    async fn take_room(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let room = self.peer.room.take(bytes, self.peer.limits.busy_wait).await;
+        self.room = Some(room.ok_or(BodyError::NoRoom)?);
+        Ok(())
+    }
+
     async fn piece(&mut self, slow: &mut Slowness) -> Result<Option<Bytes>, BodyError> {
+        let is_over = || self.room.as_ref().is_some_and(|held| self.peer.room.is_over(held));
+        if is_over() {
+            return Err(BodyError::Overdue);
+        }
         let body = &mut self.body;
         // Most bodies are there already: no timer is made for them.
         let mut reading = std::pin::pin!(next_piece(body));
         let ready = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
         let piece = match ready {
             Poll::Ready(piece) => piece,
-            Poll::Pending => tokio::time::timeout_at(slow.deadline(), reading)
-                .await
-                .map_err(|_| BodyError::TooSlow { rate: slow.rate })?,
+            Poll::Pending => loop {
+                let (until, now) = (slow.deadline(), Instant::now());
+                let look = if self.room.is_some() { until.min(now + LOOK) } else { until };
+                match tokio::time::timeout_at(look, reading.as_mut()).await {
+                    Ok(piece) => break piece,
+                    Err(_) if look == until => return Err(BodyError::TooSlow { rate: slow.rate }),
+                    Err(_) if is_over() => return Err(BodyError::Overdue),
+                    Err(_) => {}
+                }
+            },
         };
         let piece = piece.transpose()?;
         slow.received += piece.as_ref().map_or(0, Bytes::len);

@@ -35,6 +35,7 @@ use super::request::RequestBody;
 use super::router::{Found, nothing};
 use super::{Door, Limits, Request, Response, Router, respond};
 use crate::door::ServerTls;
+use crate::room::Room;
 
 /// How often connections are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -121,6 +122,7 @@ pub(super) struct Shared {
     pub(super) router: Router,
     door: Door,
     limits: Arc<Limits>,
+    room: Arc<Room>,
     metrics: ServerMetrics,
     http: auto::Builder<Tracked>,
     start: Instant,
@@ -178,6 +180,7 @@ impl Server {
             door,
             http: protocols(&self.limits, Tracked(tasks.clone())),
             limits: self.limits.clone(),
+            room: Arc::new(Room::new(self.limits.bodies_bytes)),
             metrics,
             start: Instant::now(),
             tasks,
@@ -247,7 +250,13 @@ impl Shared {
         let _ = tcp.set_nodelay(true);
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE));
         let watch = Watch::new(self.start);
-        let peer = Arc::new(Peer { addr, limits: self.limits.clone(), shutdown: self.shutdown.clone(), watch });
+        let peer = Arc::new(Peer {
+            addr,
+            limits: self.limits.clone(),
+            room: self.room.clone(),
+            shutdown: self.shutdown.clone(),
+            watch,
+        });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let place = Place { shared: self.clone(), id };
         self.metrics.connections.add(1);
@@ -302,7 +311,7 @@ impl Shared {
         };
         match found {
             Found::Handler(handler, route, _) => {
-                handler(Request { head, body, identity, peer, route: route.cloned() }).await
+                handler(Request { head, body, identity, peer, route: route.cloned(), room: None }).await
             }
             Found::WrongMethod(allowed) => respond::not_allowed(&head.method, allowed),
             Found::Nothing => nothing(head.uri.path()),

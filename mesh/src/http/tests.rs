@@ -190,6 +190,54 @@ async fn a_body_that_dribbles_is_answered_408() {
     assert_eq!(status(&answer), "408", "{answer}");
 }
 
+/// The head of a large request, and the first bytes of its body.
+async fn begin_large(server: &Running, bytes: usize) -> TcpStream {
+    let mut tcp = server.connect().await;
+    let head = format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n");
+    tcp.write_all(head.as_bytes()).await.expect("sent");
+    tcp.write_all(&vec![b'x'; 40 << 10]).await.expect("sent");
+    tcp
+}
+
+#[tokio::test]
+async fn slow_large_bodies_share_their_room_and_give_it_up_to_others() {
+    let limits = Limits { batch_bytes: 1 << 20, bodies_bytes: 2 << 20, ..Limits::default() };
+    let server = Running::echo(limits).await;
+    // Two have all the room; they dribble on, so that no limit of pace speaks against them.
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        slow.push(begin_large(&server, 1 << 20).await);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let small = server.send(&post("small")).await;
+    assert_eq!(status(&small), "200", "a small body needs no room: {small}");
+    let mut third = begin_large(&server, 100 << 10).await;
+    third.write_all(&vec![b'x'; 60 << 10]).await.expect("sent");
+    let dribble = tokio::spawn(async move {
+        loop {
+            for tcp in &mut slow {
+                let _ = tcp.write_all(b"x").await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let answer = read_all(&mut third).await;
+    assert_eq!(status(&answer), "200", "who is quick gets the room of who is slow");
+    dribble.abort();
+}
+
+#[tokio::test]
+async fn a_body_that_finds_no_room_is_answered_503() {
+    let busy_wait = Duration::from_millis(200);
+    let limits = Limits { batch_bytes: 1 << 20, bodies_bytes: 1 << 20, busy_wait, ..Limits::default() };
+    let server = Running::echo(limits).await;
+    let _first = begin_large(&server, 1 << 20).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answer = read_all(&mut begin_large(&server, 1 << 20).await).await;
+    assert_eq!(status(&answer), "503", "{answer}");
+    assert!(answer.contains("retry-after"), "{answer}");
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_one_that_is_answered_is_not() {
     let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };

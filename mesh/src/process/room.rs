@@ -57,7 +57,7 @@ fn kept_or_chosen(storage: &dyn Storage) -> io::Result<u64> {
     Ok(chosen)
 }
 
-/// The text of a small file in the data folder, `None` if it is not there or is no text.
+/// The text of a small file in the data folder, `None` if it is not there. What is no text in it reads as U+FFFD.
 ///
 /// # Errors
 /// What the file system says.
@@ -71,7 +71,7 @@ pub fn read_small(storage: &dyn Storage, path: &str) -> io::Result<Option<String
     let length = file.len()?;
     let mut bytes = vec![0; usize::try_from(length.min(MOST)).unwrap_or(0)];
     read_exact_at(&*file, &mut bytes, 0)?;
-    Ok(String::from_utf8(bytes).ok())
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Replaces a small file in the data folder, durably.

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use godwit_mesh::room::Held;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
@@ -32,6 +33,9 @@ const MAX_OUTPUT: usize = 16 << 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How long a peer may take for its last bytes when we close.
 const CLOSE_MS: u64 = 2_000;
+
+/// How often a connection that has room looks whether others wait for it.
+const LOOK_MS: u64 = 500;
 
 /// How long bytes still on their way from a peer are taken and thrown away, so that it gets our last packet and not a reset.
 const LINGER: Duration = Duration::from_millis(500);
@@ -62,6 +66,8 @@ enum Waiting {
     Nothing,
     /// The journal's room, or the client's rate.
     For(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// Room for a large packet, of which part is here.
+    Room(Pin<Box<dyn Future<Output = Option<Held>> + Send>>),
     /// Time to append refused publishes again; meanwhile PINGREQ is answered.
     Retry(Pin<Box<tokio::time::Sleep>>),
 }
@@ -75,6 +81,8 @@ pub(super) struct Connection {
     flow: Flow,
     /// Came, but not looked at to the end: part of a packet, or what waits for the journal.
     input: Vec<u8>,
+    /// For `input`, where it is large.
+    room: Option<Held>,
     /// Due, but not taken by the socket.
     output: Vec<u8>,
     in_flight: Option<Box<InFlight>>,
@@ -110,6 +118,7 @@ impl Connection {
             inbound,
             flow,
             input,
+            room: None,
             output: Vec::new(),
             in_flight: None,
             waiting: Waiting::Nothing,
@@ -218,6 +227,7 @@ impl Connection {
         self.end = Some(end);
         self.ending_since_ms = self.hub.clock.elapsed_ms();
         self.input = Vec::new();
+        self.room = None;
         self.waiting = Waiting::Nothing;
     }
 
@@ -335,6 +345,11 @@ impl Connection {
 
     /// Ends a connection that has taken too long for something.
     fn check_time(&mut self) {
+        if self.room.as_ref().is_some_and(|held| self.hub.room.is_over(held)) && matches!(self.waiting, Waiting::Nothing) {
+            self.hub.counters.timeouts.add(1);
+            self.fault(Fault::new(reason::SERVER_BUSY, "the packet came too slowly while others waited for room"));
+            return;
+        }
         if self.deadline_ms() > self.hub.clock.elapsed_ms() {
             return;
         }
@@ -366,7 +381,8 @@ impl Connection {
     }
 
     fn set_deadline(&self) {
-        self.seat.session.deadline_ms.store(self.deadline_ms(), Ordering::Relaxed);
+        let look = self.room.as_ref().map_or(u64::MAX, |_| self.hub.clock.elapsed_ms() + LOOK_MS);
+        self.seat.session.deadline_ms.store(self.deadline_ms().min(look), Ordering::Relaxed);
     }
 }
 

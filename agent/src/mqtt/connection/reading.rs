@@ -1,14 +1,16 @@
 //! Reading: what came is looked at where it lies, and what cannot be looked at yet is kept.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Connection, End, Waiting};
-use crate::mqtt::packet::control;
+use crate::mqtt::limits::{NO_ROOM, SMALL_PACKET};
 use crate::mqtt::packet::frame::{Frame, kind};
+use crate::mqtt::packet::{Fault, control, reason};
 use crate::mqtt::publish::{Hold, Stop};
 use crate::mqtt::transport::{READ_BUFFER, with_read_buffer};
 
@@ -26,6 +28,16 @@ impl Connection {
                 self.last_in_ms = self.hub.clock.elapsed_ms();
                 let input = std::mem::take(&mut self.input);
                 self.look_at(&input, out);
+                return Poll::Ready(());
+            }
+            Waiting::Room(future) => {
+                let held = std::task::ready!(future.as_mut().poll(cx));
+                self.waiting = Waiting::Nothing;
+                self.last_in_ms = self.hub.clock.elapsed_ms();
+                if held.is_none() {
+                    self.fault(Fault::new(reason::SERVER_BUSY, NO_ROOM));
+                }
+                self.room = held;
                 return Poll::Ready(());
             }
             Waiting::Retry(sleep) => {
@@ -106,6 +118,20 @@ impl Connection {
         })
     }
 
+    /// Sees that there is room for all of the packet of which the first part is here, and gives back what is not needed.
+    fn make_room(&mut self, another: bool) {
+        if another {
+            self.room = None;
+        }
+        let large = Frame::announced(&self.input).filter(|&total| total > SMALL_PACKET);
+        let Some(total) = large.filter(|_| self.room.is_none()) else { return };
+        self.room = self.hub.room.try_take(total);
+        if self.room.is_none() {
+            let (hub, patience) = (Arc::clone(&self.hub), self.hub.limits.packet_timeout);
+            self.waiting = Waiting::Room(Box::pin(async move { hub.room.take(total, patience).await }));
+        }
+    }
+
     /// Looks at all whole packets in `bytes` and keeps the rest.
     pub(super) fn look_at(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut at = 0;
@@ -117,6 +143,7 @@ impl Connection {
             match stop {
                 Stop::End => {
                     self.input = rest.to_vec();
+                    self.make_room(at > 0);
                     return;
                 }
                 Stop::Held(hold) => {

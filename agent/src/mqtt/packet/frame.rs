@@ -36,20 +36,14 @@ impl<'a> Frame<'a> {
     /// said, before its body has come.
     #[inline]
     pub(in crate::mqtt) fn next(bytes: &'a [u8], max_bytes: usize) -> Result<Option<Self>, Fault> {
-        let Some((&first, after)) = bytes.split_first() else { return Ok(None) };
-        let mut wire = Wire::new(after);
-        let length = match wire.varint() {
-            Ok(length) => length,
-            // Up to three bytes that all continue may yet become a length; four cannot.
-            Err(_) if after.len() < 4 => return Ok(None),
-            Err(fault) => return Err(fault),
-        };
-        let header = bytes.len() - wire.rest().len();
-        let total = header + length;
-        if total > max_bytes {
-            return Err(Fault::new(reason::PACKET_TOO_LARGE, "the packet is larger than this listener takes"));
-        }
-        Ok(wire.rest().get(..length).and_then(|body| Some(Self { first, body, whole: bytes.get(..total)? })))
+        let Some((header, total)) = lengths(bytes, max_bytes)? else { return Ok(None) };
+        let Some((whole, &first)) = bytes.get(..total).zip(bytes.first()) else { return Ok(None) };
+        Ok(whole.get(header..).map(|body| Self { first, body, whole }))
+    }
+
+    /// How many bytes the packet at the head of `bytes` will have in all, once that can be told.
+    pub(in crate::mqtt) fn announced(bytes: &[u8]) -> Option<usize> {
+        lengths(bytes, usize::MAX).ok().flatten().map(|(_, total)| total)
     }
 
     /// The packet type.
@@ -61,6 +55,25 @@ impl<'a> Frame<'a> {
     pub(in crate::mqtt) const fn flags(&self) -> u8 {
         self.first & 0x0f
     }
+}
+
+/// The lengths of the fixed header and of the whole packet at the head of `bytes`, or `None` while they cannot be told.
+#[inline]
+fn lengths(bytes: &[u8], max_bytes: usize) -> Result<Option<(usize, usize)>, Fault> {
+    let Some((_, after)) = bytes.split_first() else { return Ok(None) };
+    let mut wire = Wire::new(after);
+    let length = match wire.varint() {
+        Ok(length) => length,
+        // Up to three bytes that all continue may yet become a length; four cannot.
+        Err(_) if after.len() < 4 => return Ok(None),
+        Err(fault) => return Err(fault),
+    };
+    let header = bytes.len() - wire.rest().len();
+    let total = header + length;
+    if total > max_bytes {
+        return Err(Fault::new(reason::PACKET_TOO_LARGE, "the packet is larger than this listener takes"));
+    }
+    Ok(Some((header, total)))
 }
 
 #[cfg(test)]
@@ -75,6 +88,8 @@ mod tests {
         assert!(Frame::next(&bytes[2..], 100).expect("well-formed").is_none());
         assert!(Frame::next(&[], 100).expect("well-formed").is_none());
         assert!(Frame::next(&[0x30, 0xff, 0xff, 0xff], 100).expect("may go on").is_none());
+        assert_eq!(Frame::announced(&[0x30, 0x80, 0x01, 0x00]), Some(131));
+        assert_eq!(Frame::announced(&[0x30, 0x80]), None);
     }
 
     #[test]

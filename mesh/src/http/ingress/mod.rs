@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -130,6 +130,12 @@ impl Ingress {
             (_, Target::Malformed) => return Err(super::router::nothing(request.path()).into()),
             (method, _) => return Err(respond::not_allowed(method, ALLOWED).into()),
         };
+        // Kept as it is, compressed data would reach subscribers without the word that says so.
+        let coding = request.head.headers.get(CONTENT_ENCODING);
+        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            let why = "the body has a Content-Encoding: send it without, or name what it is in the Content-Type";
+            return Err(respond::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into());
+        }
         let (event_bytes, batch_bytes) = (request.limits().event_bytes, request.limits().batch_bytes);
         let limit = if is_batch(&request.head.headers) { batch_bytes } else { event_bytes };
         let body = request.bytes(limit).await.map_err(|why| why.response())?;

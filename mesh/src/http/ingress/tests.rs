@@ -175,6 +175,8 @@ async fn each_refusal_has_its_status_and_says_why() {
     let xml = [("content-type", "application/cloudevents+xml")];
     assert_eq!(site.post(&xml, "<x/>").await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(site.post(&BINARY, &"x".repeat(70_000)).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let coded = |coding| BINARY.iter().copied().chain([("content-encoding", coding)]).collect::<Vec<_>>();
+    assert_eq!(site.post(&coded("gzip"), "{}").await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let ttl: Vec<_> = BINARY.iter().copied().chain([("ce-knativebrokerttl", "1")]).collect();
     assert_eq!(site.post(&ttl, "{}").await.status, StatusCode::BAD_REQUEST);
     let ask = async |method, path| site.ask(method, path, &BINARY, "{}").await;
