@@ -12,7 +12,7 @@ use crate::journal::{Journal, Options, Policy, Start};
 const KEEPER: &str = "kept";
 
 /// Dead letters are few: small segments.
-const SEGMENT_BYTES: u64 = 1 << 20;
+const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Share of the Broker's room, and the least.
 const SHARE: u64 = 8;

@@ -67,8 +67,8 @@ async fn bytes_on_the_wire() {
         let broker = agent.brokers.get(&BrokerName::default()).expect("there");
         let start = tokio::time::Instant::now();
         for (n, line) in lines.iter().take(count).enumerate() {
-            if speed > 0 {
-                tokio::time::sleep_until(start + Duration::from_millis(line.t_ms / speed)).await;
+            if let Some(due_ms) = line.t_ms.checked_div(speed) {
+                tokio::time::sleep_until(start + Duration::from_millis(due_ms)).await;
             }
             let packet_id = u16::try_from(n % 60_000 + 1).expect("small");
             let payload = line.payload.get().as_bytes();

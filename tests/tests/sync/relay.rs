@@ -93,8 +93,8 @@ async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt +
         let carried = if up { &rules.up } else { &rules.down };
         let sum = carried.fetch_add(n as u64, Ordering::Relaxed) + n as u64;
         let rate = rules.rate.load(Ordering::Relaxed);
-        if rate > 0 {
-            tokio::time::sleep(Duration::from_millis(n as u64 * 1000 / rate)).await;
+        if let Some(pause_ms) = (n as u64 * 1000).checked_div(rate) {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         let delay = rules.delay_ms.load(Ordering::Relaxed);
         if delay > 0 {
