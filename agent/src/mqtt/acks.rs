@@ -71,6 +71,26 @@ impl Run {
     pub(super) fn plain(outcome: Outcome, count: usize) -> Self {
         Self { outcome, count, journal: None, packets: Box::default(), messages: Vec::new() }
     }
+
+    /// The receipt of its append.
+    pub(super) fn receipt(&self) -> Option<&Receipt> {
+        match &self.outcome {
+            Outcome::Receipt(receipt) => Some(receipt),
+            Outcome::Known(_) => None,
+        }
+    }
+
+    /// Whether it was refused, but not for good, and its packets are here.
+    pub(super) fn is_to_be_tried_again(&self) -> bool {
+        let for_now = |refused: &Refused| !matches!(refused, Refused::TooLarge { .. } | Refused::Closed);
+        !self.packets.is_empty()
+            && match &self.outcome {
+                Outcome::Known(outcome) => outcome.as_ref().is_err_and(for_now),
+                Outcome::Receipt(receipt) => {
+                    receipt.is_refused() && receipt.outcome().is_some_and(|outcome| outcome.is_err_and(|r| for_now(&r)))
+                }
+            }
+    }
 }
 
 /// The queue.
@@ -124,9 +144,31 @@ impl Acks {
         }
     }
 
-    /// The head, to be tried again.
-    pub(super) fn head_mut(&mut self) -> Option<&mut Run> {
-        self.runs.front_mut()
+    /// How many runs there are.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// All runs, the head first.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter()
+    }
+
+    /// One run; 0 is the head.
+    pub(super) fn run(&self, at: usize) -> Option<&Run> {
+        self.runs.get(at)
+    }
+
+    /// The newest receipt.
+    pub(super) fn last_receipt(&self) -> Option<&Receipt> {
+        self.runs.iter().rev().find_map(Run::receipt)
+    }
+
+    /// What decides a run from now on.
+    pub(super) fn decide(&mut self, at: usize, outcome: Outcome) {
+        if let Some(run) = self.runs.get_mut(at) {
+            run.outcome = outcome;
+        }
     }
 
     /// Takes the head and hands each of its acknowledgements to `each`.

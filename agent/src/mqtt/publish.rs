@@ -30,6 +30,8 @@ use super::session::Session;
 pub(super) enum Hold {
     /// The journal has too much to write: wait for room.
     Room(Journal),
+    /// Earlier publishes were refused and are to be tried again: nothing may overtake them.
+    Refused,
     /// The client's publish rate is used up for so many milliseconds.
     Rate(u64),
 }
@@ -264,7 +266,11 @@ impl Inbound {
             return Ok(());
         }
         let Some(journal) = hub.routes.journal(batch.route) else { return Ok(()) };
-        let outcome = match self.append(hub, session, journal, &batch.publishes) {
+        if self.must_wait() {
+            return Err(Hold::Refused);
+        }
+        let before = if self.version == Version::V4 { self.acks.last_receipt() } else { None };
+        let outcome = match self.append(hub, session, journal, before, &batch.publishes) {
             Ok(receipt) => Outcome::Receipt(receipt),
             Err(Refused::Busy) => return Err(Hold::Room(journal.clone())),
             Err(refused) => Outcome::Known(Err(refused)),
@@ -299,13 +305,14 @@ impl Inbound {
         hub: &Hub,
         session: &Session,
         journal: &Journal,
+        before: Option<&Receipt>,
         publishes: &[(Publish<'_>, Topic<'_>)],
     ) -> Result<Receipt, Refused> {
         let arrival_ms = hub.clock.wall_ms();
         let mut without_alias = Vec::new();
         let mut key = Vec::new();
         let value = qos2::value(self.expiry_seconds);
-        journal.append(|append| {
+        journal.append_after(before, |append| {
             for (publish, topic) in publishes {
                 let record = MqttPublish {
                     client_id: &session.client_id,
@@ -367,11 +374,7 @@ impl Inbound {
     ) -> Result<Settled, Fault> {
         while let Poll::Ready(Some(outcome)) = self.acks.poll_head(cx) {
             let refused = outcome.err();
-            if let Some(refused) = &refused
-                && self.version == Version::V4
-                && !matches!(refused, Refused::TooLarge { .. } | Refused::Closed)
-                && self.acks.head_mut().is_some_and(|run| !run.packets.is_empty())
-            {
+            if self.version == Version::V4 && self.acks.run(0).is_some_and(Run::is_to_be_tried_again) {
                 return Ok(Settled::TryAgain);
             }
             if let Some(run) = self.pop(hub, refused.as_ref(), out)? {
@@ -406,27 +409,29 @@ impl Inbound {
         }
     }
 
-    /// Appends the oldest run again, after [`Settled::TryAgain`]. Does nothing if the journal is busy: the run stays refused.
+    /// Whether earlier publishes were refused and must be stored first.
+    pub(super) fn must_wait(&self) -> bool {
+        self.version == Version::V4 && self.acks.runs().any(Run::is_to_be_tried_again)
+    }
+
+    /// Appends the refused runs again, oldest first, after [`Settled::TryAgain`]. Stops at the first that the journal does not
+    /// take: it and all behind it stay refused.
     pub(super) fn try_again(&mut self, hub: &Hub, session: &Session) {
-        let Some(run) = self.acks.head_mut() else { return };
-        let (packets, journal) = (std::mem::take(&mut run.packets), run.journal.clone());
-        let Some(journal) = journal else { return };
-        let mut publishes = Vec::new();
-        let mut rest = &*packets;
-        while let Ok(Some(frame)) = Frame::next(rest, usize::MAX) {
-            if let Ok(publish) = Publish::read(&frame, self.version, &hub.limits) {
-                publishes.push((publish, Topic::InPacket(publish.topic)));
+        for at in 0..self.acks.len() {
+            let Some(run) = self.acks.run(at).filter(|run| run.is_to_be_tried_again()) else { continue };
+            let Some(journal) = &run.journal else { continue };
+            let before = at.checked_sub(1).and_then(|at| self.acks.run(at)).and_then(Run::receipt);
+            let mut publishes = Vec::new();
+            let mut rest = &*run.packets;
+            while let Ok(Some(frame)) = Frame::next(rest, usize::MAX) {
+                if let Ok(publish) = Publish::read(&frame, self.version, &hub.limits) {
+                    publishes.push((publish, Topic::InPacket(publish.topic)));
+                }
+                rest = rest.get(frame.whole.len()..).unwrap_or_default();
             }
-            rest = rest.get(frame.whole.len()..).unwrap_or_default();
-        }
-        let receipt = self.append(hub, session, &journal, &publishes);
-        drop(publishes);
-        if let Some(run) = self.acks.head_mut() {
-            run.packets = packets;
-            match receipt {
-                Ok(receipt) => run.outcome = Outcome::Receipt(receipt),
-                Err(refused) => run.outcome = Outcome::Known(Err(refused)),
-            }
+            let Ok(receipt) = self.append(hub, session, journal, before, &publishes) else { return };
+            drop(publishes);
+            self.acks.decide(at, Outcome::Receipt(receipt));
         }
     }
 

@@ -70,6 +70,12 @@ impl Receipt {
         Some(outcome.map(|c| Committed { first: c.first.plus(u64::from(self.index)), ..c }))
     }
 
+    /// Whether the append is known to have been refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.group.outcome.get(), Some(Err(_)))
+    }
+
     /// Whether both are decided by the same commit.
     #[must_use]
     pub fn same_commit(&self, other: &Self) -> bool {
@@ -148,6 +154,14 @@ impl Pending {
             std::collections::btree_map::Entry::Vacant(free) => {
                 free.insert(step);
             }
+        }
+    }
+
+    /// Refuses what gathered while an earlier commit was being refused: a smaller append might still fit, and would overtake.
+    fn refuse_events(&mut self, refused: &Refused) {
+        self.batch.forget_events();
+        if let Some(group) = self.events.take() {
+            group.finish(Err(refused.clone()));
         }
     }
 
@@ -361,6 +375,11 @@ impl Writer {
         }
         self.publish();
         if let Some(group) = taken.events {
+            // Under the lock: nothing may be appended between the refusal and the refusal of what gathered meanwhile.
+            let mut pending = self.shared.lock();
+            if let Err(refused @ (Refused::Full | Refused::DiskFull | Refused::Disk(_))) = &outcome {
+                pending.refuse_events(refused);
+            }
             group.finish(outcome);
         }
         match control {

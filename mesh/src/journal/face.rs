@@ -145,11 +145,24 @@ impl Journal {
     /// # Errors
     /// `Busy` when too much is waiting for the disk already (await [`Journal::room`]); `TooLarge`; `Closed`.
     pub fn append(&self, write: impl FnOnce(&mut Append<'_>)) -> Result<Receipt, Refused> {
+        self.append_after(None, write)
+    }
+
+    /// The same for a producer that has several appends under way and tries refused ones again: where `before` was refused, or
+    /// will be for want of room, so is this one, so that it cannot overtake.
+    ///
+    /// # Errors
+    /// As [`Journal::append`]; and as `before` was.
+    pub fn append_after(&self, before: Option<&Receipt>, write: impl FnOnce(&mut Append<'_>)) -> Result<Receipt, Refused> {
         let shared = &self.0.shared;
         let limits = *self.0.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut pending = shared.lock();
         if pending.closing {
             return Err(Refused::Closed);
+        }
+        // Under the lock: the writer refuses under it too, and with a commit all that gathered meanwhile.
+        if let Some(Err(refused)) = before.and_then(Receipt::outcome) {
+            return Err(refused);
         }
         let waiting = pending.batch.len();
         if waiting >= limits.max_pending {

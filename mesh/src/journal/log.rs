@@ -69,6 +69,12 @@ impl Batch {
         self.bytes.len() - BATCH_BYTES + self.control.len()
     }
 
+    /// Forgets the events and what came with them.
+    pub(super) fn forget_events(&mut self) {
+        self.bytes.truncate(BATCH_BYTES);
+        self.events = 0;
+    }
+
     /// Forgets everything; memory beyond `keep` bytes is given back.
     pub(super) fn clear(&mut self, keep: usize) {
         self.bytes.truncate(BATCH_BYTES);

@@ -70,6 +70,8 @@ enum Waiting {
     Room(Pin<Box<dyn Future<Output = Option<Held>> + Send>>),
     /// Time to append refused publishes again; meanwhile PINGREQ is answered.
     Retry(Pin<Box<tokio::time::Sleep>>),
+    /// Refused publishes, to be stored before what has come since.
+    Refused,
 }
 
 /// A connection.

@@ -42,13 +42,20 @@ impl Connection {
             }
             Waiting::Retry(sleep) => {
                 if sleep.as_mut().poll(cx).is_ready() {
-                    self.waiting = Waiting::Nothing;
                     self.inbound.try_again(&self.hub, &self.seat.session);
-                    let input = std::mem::take(&mut self.input);
-                    self.look_at(&input, out);
+                    self.waiting = Waiting::Refused;
                     return Poll::Ready(());
                 }
                 return self.read_ahead(cx, out);
+            }
+            Waiting::Refused => {
+                if self.inbound.must_wait() {
+                    return self.read_ahead(cx, out);
+                }
+                self.waiting = Waiting::Nothing;
+                let input = std::mem::take(&mut self.input);
+                self.look_at(&input, out);
+                return Poll::Ready(());
             }
         }
         if self.output.len() >= super::MAX_OUTPUT {
@@ -150,6 +157,7 @@ impl Connection {
                     self.input = rest.to_vec();
                     self.waiting = match hold {
                         Hold::Room(journal) => Waiting::For(Box::pin(async move { journal.room().await })),
+                        Hold::Refused => Waiting::Refused,
                         Hold::Rate(ms) => Waiting::For(Box::pin(tokio::time::sleep(Duration::from_millis(ms)))),
                     };
                     return;
