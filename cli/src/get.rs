@@ -129,10 +129,16 @@ fn agents(items: &[Value]) -> Table {
             behind.to_string(),
             text(objects, "revision"),
             text(objects, "ready"),
-            first(&[text(objects, "error"), text(agent, "last_error")]),
+            first(&[text(objects, "error"), trouble(agent, link)]),
         ]);
     }
     table
+}
+
+/// What last went wrong on the way, as long as it matters: the link is not up, or somebody else asks in the agent's name.
+fn trouble(agent: &Value, link: &Value) -> String {
+    let over = text(link, "state") == "up" && number(agent, "forks_refused") == 0;
+    if over { String::new() } else { text(agent, "last_error") }
 }
 
 /// The first text that says something.
@@ -181,5 +187,17 @@ mod tests {
         let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines[1], "default/default 9 7 2.0 KiB uplink 3 4 retention 2");
         assert_eq!(lines[2], "trigger/default/x/1 0 9 0");
+    }
+
+    #[test]
+    fn an_agent_that_came_back_shows_no_old_trouble_but_forks() {
+        let agent = |state: &str, forks: u64| {
+            let agent = serde_json::json!({
+                "id": "a1", "link": { "state": state }, "software": "s", "brokers": [],
+                "forks_refused": forks, "last_error": "trouble",
+            });
+            table(Kind::Agents, &[agent]).render(false).contains("trouble")
+        };
+        assert_eq!([agent("up", 0), agent("down", 0), agent("up", 2)], [false, true, true]);
     }
 }

@@ -36,8 +36,9 @@ impl Mosquitto {
     /// When it does not start.
     pub fn start_at(lab: &Lab, name: &str, port: u16, bridge: Option<SocketAddr>) -> Result<Self> {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        // A change of user would undo that it is killed with the test, so it stays what it is.
         let mut text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type error\n\
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest stderr\nlog_type error\n\
              max_queued_messages 0\nmax_inflight_messages 1000\nset_tcp_nodelay true\n"
         );
         if let Some(to) = bridge {

@@ -128,6 +128,13 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Target {
+    /// Its URL, without user name and password.
+    pub(super) fn shown(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        let place = self.authority.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{place}{}", self.prefix)
+    }
+
     pub(super) fn new(url: &str, tls: ClientTls, token_file: Option<std::path::PathBuf>) -> Result<Self, LinkError> {
         let bad = || LinkError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;

@@ -38,7 +38,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
     let Some(connected) = core.unless_stopped(connecting).await else { return Ok(()) };
     let mut sender = connected?;
     let news = Arc::new(Notify::new());
-    let mut lanes = Lanes::new(core.settings.window_log);
+    let mut lanes = Lanes::new(core.settings.window_log, core.letters());
     lanes.add(&core.brokers, &core.told, &mut tasks, &news);
     let mut brokers = core.brokers.watch();
     let begun = Instant::now();
@@ -111,7 +111,7 @@ async fn read_to_end(core: &mut Core, lanes: &mut Lanes, frames: &mut Frames) ->
             core.link.count(|counts| counts.received_bytes += frames.received);
             return Ok(());
         }
-        hear(core, lanes, next)?;
+        hear(core, lanes, next).await?;
     }
 }
 

@@ -3,7 +3,7 @@
 //! The cursor moves on the gateway's answers and on nothing else, with the account of what lies between. A frame that was sent is
 //! remembered by its range and counts only; were the connection cut, its events are read again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use godwit_mesh::broker::Broker;
@@ -15,6 +15,7 @@ use godwit_mesh::sync::limits::MAX_LINEAGE;
 use tokio::time::Instant;
 
 use super::connect::LinkError;
+use super::letters::{Buried, Letters};
 use super::run::register;
 use super::window::{Ticket, Window};
 
@@ -39,10 +40,20 @@ pub(super) struct Lane {
     /// What of the credit is used.
     used: u64,
     flights: VecDeque<Flight>,
-    refused: BTreeSet<Offset>,
+    /// Events that will not be stored, and what became of them.
+    refused: BTreeMap<Offset, Fate>,
     /// Largest body that fits into a frame.
     max_body: usize,
     open: bool,
+}
+
+/// What became of an event that the gateway refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is in the dead-letter journal, durably.
+    DeadLetter,
+    /// The dead-letter journal did not take it.
+    Dropped,
 }
 
 /// A frame on its way.
@@ -68,7 +79,7 @@ impl Lane {
             credit: 0,
             used: 0,
             flights: VecDeque::new(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             max_body: 0,
             open: false,
             broker,
@@ -114,6 +125,7 @@ impl Lane {
         }
         self.held.clear();
         self.flights.clear();
+        self.refused.clear();
         (self.used, self.credit, self.max_body, self.open) = (0, go_on.credit, max_body, true);
         let mut set_back = 0;
         if next > cursor {
@@ -145,6 +157,11 @@ impl Lane {
     /// Moves the cursor to `to`, where the gateway already is: an answer was lost, or this disk is an older copy.
     async fn account(&mut self, to: Offset) -> Result<(), LinkError> {
         let mut at = self.consumer.cursor();
+        // Its refusal was heard, the position behind it was not.
+        let buried = Buried::of(&self.broker).await.unwrap_or_else(|error| {
+            tracing::warn!(broker = %self.broker.name(), %error, "dead letters cannot be read; they may count as delivered");
+            Buried::default()
+        });
         let mut reader = self.broker.journal().reader(at);
         while at < to {
             let items = reader.try_next(ACCOUNT_BYTES).await?;
@@ -152,7 +169,12 @@ impl Lane {
             let begin = at;
             for item in &items {
                 let (from, end) = range(item);
-                add(&mut done, item, from.max(at), end.min(to));
+                match item {
+                    Item::Event { epoch, offset, .. } if *offset < to && buried.contains(*offset, *epoch) => {
+                        done.dead_lettered += 1;
+                    }
+                    _ => add(&mut done, item, from.max(at), end.min(to)),
+                }
                 at = at.max(end.min(to));
             }
             if at == begin {
@@ -218,10 +240,26 @@ impl Lane {
         self.flights.push_back(Flight { from: filled.from, to: filled.to, done: filled.done, cost, ticket });
     }
 
-    /// An event will never be stored; the position that covers it follows.
-    pub(super) fn refuse(&mut self, offset: Offset, why: &str) {
-        tracing::warn!(broker = %self.broker.name(), %offset, "the gateway refuses an event for good: {why}");
-        self.refused.insert(offset);
+    /// Events that will never be stored; the position that covers them follows. They are dead letters when this returns, or else
+    /// are dropped.
+    pub(super) async fn refuse(&mut self, mut refused: Vec<(Offset, String)>, letters: &Letters) {
+        // Only what is on its way can be refused, and once.
+        refused.retain(|(offset, _)| {
+            *offset >= self.accounted
+                && !self.refused.contains_key(offset)
+                && self.flights.iter().any(|flight| (flight.from..flight.to).contains(offset))
+        });
+        for (offset, why) in &refused {
+            tracing::warn!(broker = %self.broker.name(), %offset, "the gateway refuses an event for good: {why}");
+        }
+        if refused.is_empty() {
+            return;
+        }
+        let kept = letters.keep(&self.broker, &refused).await;
+        for (offset, _) in refused {
+            let fate = if kept.contains(&offset) { Fate::DeadLetter } else { Fate::Dropped };
+            self.refused.insert(offset, fate);
+        }
     }
 
     /// Everything before `next` is stored.
@@ -232,12 +270,14 @@ impl Lane {
             window.answered(&flight.ticket, now);
             self.used = self.used.saturating_sub(flight.cost);
             let mut theirs = flight.done.clone();
-            let refused: Vec<_> = self.refused.range(flight.from..flight.to).copied().collect();
-            for offset in refused {
-                self.refused.remove(&offset);
+            let later = self.refused.split_off(&flight.to);
+            for (offset, fate) in std::mem::replace(&mut self.refused, later) {
                 if offset >= self.accounted && theirs.delivered > 0 {
                     theirs.delivered -= 1;
-                    *theirs.dropped.entry(DropReason::Refused).or_default() += 1;
+                    match fate {
+                        Fate::DeadLetter => theirs.dead_lettered += 1,
+                        Fate::Dropped => *theirs.dropped.entry(DropReason::Refused).or_default() += 1,
+                    }
                 }
             }
             done.add(&theirs);

@@ -1,6 +1,6 @@
 //! All Brokers on one connection: whose turn it is, how much, and how well compressed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use godwit_mesh::broker::Brokers;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::connect::LinkError;
 use super::lane::Lane;
+use super::letters::Letters;
 use super::window::Window;
 
 /// Most bytes of bodies in a frame: large enough to compress well, small enough to take turns and to be read in one piece.
@@ -26,6 +27,7 @@ pub(super) type Told = HashMap<BrokerName, Offset>;
 #[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
+    letters: Letters,
     turn: usize,
     window: Window,
     window_log: u32,
@@ -38,9 +40,10 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(window_log: u32) -> Self {
+    pub(super) fn new(window_log: u32, letters: Letters) -> Self {
         Self {
             lanes: Vec::new(),
+            letters,
             turn: 0,
             window: Window::new(Duration::ZERO),
             window_log,
@@ -108,16 +111,18 @@ impl Lanes {
     }
 
     fn lane(&mut self, index: u32) -> Result<&mut Lane, LinkError> {
-        let at = usize::try_from(index).unwrap_or(usize::MAX);
-        let lane = self.lanes.get_mut(at).filter(|lane| lane.index() == index);
-        lane.ok_or_else(|| LinkError::Nonsense(format!("broker {index} is there, which was not offered")))
+        lane(&mut self.lanes, index)
     }
 
     /// Takes an answer in. Brokers that it lets go on are for the caller, by [`Lanes::go_on`].
-    pub(super) fn answer(&mut self, answer: &Answer, told: &mut Told) -> Result<(), LinkError> {
+    pub(super) async fn answer(&mut self, answer: &Answer, told: &mut Told) -> Result<(), LinkError> {
         let now = Instant::now();
+        let mut refused: BTreeMap<u32, Vec<(Offset, String)>> = BTreeMap::new();
         for (broker, offset, why) in &answer.refused {
-            self.lane(*broker)?.refuse(Offset(*offset), why);
+            refused.entry(*broker).or_default().push((Offset(*offset), why.clone()));
+        }
+        for (broker, refused) in refused {
+            lane(&mut self.lanes, broker)?.refuse(refused, &self.letters).await;
         }
         let mut window = std::mem::replace(&mut self.window, Window::new(Duration::ZERO));
         let mut taken = Ok(());
@@ -215,4 +220,10 @@ impl Lanes {
     pub(super) fn standings(&self, told: &Told) -> Vec<Standing> {
         self.lanes.iter().map(|lane| lane.standing(told.get(lane.broker().name()).copied())).collect()
     }
+}
+
+fn lane(lanes: &mut [Lane], index: u32) -> Result<&mut Lane, LinkError> {
+    let at = usize::try_from(index).unwrap_or(usize::MAX);
+    let lane = lanes.get_mut(at).filter(|lane| lane.index() == index);
+    lane.ok_or_else(|| LinkError::Nonsense(format!("broker {index} is there, which was not offered")))
 }

@@ -2,8 +2,9 @@
 //!
 //! `docs/protocol.md` says what travels. [`Uplink`] is one task: `network` tells when there is a way at all, `connect` opens the
 //! connection, `session` runs it (or `finite`, where a proxy buffers), `lane` is one Broker's share of it and the only place that
-//! moves its cursor, `window` keeps what is unanswered in bounds, `down` brings the objects. Nothing here holds an event: they are
-//! in the journals, read when the connection takes them. When anything fails, the connection is dropped and opened anew.
+//! moves its cursor, `letters` makes dead letters of what the gateway refuses, `window` keeps what is unanswered in bounds, `down`
+//! brings the objects. Nothing here holds an event: they are in the journals, read when the connection takes them. When anything
+//! fails, the connection is dropped and opened anew.
 
 mod backoff;
 mod connect;
@@ -12,6 +13,7 @@ mod finite;
 mod frames;
 mod lane;
 mod lanes;
+mod letters;
 mod link;
 mod network;
 mod run;

@@ -23,6 +23,7 @@ use super::backoff::Backoff;
 use super::connect::{LinkError, SharedTarget, Target};
 use super::down::{Apply, Down, Ready};
 use super::lanes::Told;
+use super::letters::Letters;
 use super::link::{Link, LinkState, LinkStatus};
 use super::{finite, network, session};
 
@@ -125,6 +126,11 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// What makes dead letters of refused events.
+    pub(super) fn letters(&self) -> Letters {
+        Letters { gateway: self.target.shown(), clock: self.settings.clock.clone() }
+    }
+
     /// Resolves when the link is held.
     pub(super) async fn held(&self) {
         let mut hold = self.hold.clone();

@@ -85,7 +85,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
     let (mut sender, connect_time) = connected?;
     let news = Arc::new(Notify::new());
     let mut brokers = core.brokers.watch();
-    let mut lanes = Lanes::new(core.settings.window_log);
+    let mut lanes = Lanes::new(core.settings.window_log, core.letters());
     let standings = lanes.add(&core.brokers, &core.told, &mut tasks, &news);
 
     // One chunk waits here at most: what could wait longer is better read later.
@@ -133,7 +133,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
                 heard = Instant::now();
                 core.link.count(|counts| counts.received_bytes += frames.received - received);
                 received = frames.received;
-                if let Some(go_on) = hear(core, &mut lanes, next?)? {
+                if let Some(go_on) = hear(core, &mut lanes, next?).await? {
                     let set_back = lanes.go_on(&go_on, &mut core.told).await?;
                     core.link.count(|counts| counts.set_back += set_back);
                 }
@@ -178,7 +178,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
         loop {
             match frames.next().await? {
                 Heard::End => return Ok::<_, LinkError>(()),
-                next => hear(core, &mut lanes, next)?,
+                next => hear(core, &mut lanes, next).await?,
             };
         }
     };
@@ -189,7 +189,7 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
 }
 
 /// Takes in what was heard. Brokers that may go on are for the caller.
-pub(super) fn hear(
+pub(super) async fn hear(
     core: &mut Core,
     lanes: &mut Lanes,
     heard: Heard,
@@ -201,7 +201,7 @@ pub(super) fn hear(
     };
     match Frame::decode(&frame)? {
         Frame::Answer(answer) => {
-            lanes.answer(&answer, &mut core.told)?;
+            lanes.answer(&answer, &mut core.told).await?;
             Ok(Some(answer.brokers).filter(|brokers| !brokers.is_empty()))
         }
         Frame::Goodbye(goodbye) => Err(LinkError::Goodbye { code: goodbye.code, message: goodbye.message }),

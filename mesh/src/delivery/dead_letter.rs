@@ -7,6 +7,7 @@
 //! The journal's record is `1` (the version), the head's length as u32 LE, the head as JSON, the event's stored body. With it
 //! goes a fact, `t` and the Trigger's uid: the last event that the Trigger put there, with its account so far. A crash after the
 //! dead letter is durable and before the cursor is finds the fact and goes on behind that event: no dead letter is doubled.
+//! The agent's uplink puts what the gateway refuses for good there too, with a fact of its own, `u`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,9 +31,9 @@ pub(crate) fn mark(event: &mut Event, failure: &Failure) -> Result<(), EventErro
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetterHead {
-    /// The Trigger, `namespace/name`.
+    /// The Trigger, `namespace/name`; `uplink` where the gateway refused the event for good.
     pub trigger: String,
-    /// The Trigger's uid.
+    /// The Trigger's uid; empty for the uplink.
     pub uid: String,
     /// The event's epoch in its Broker's journal, 16 hexadecimal digits.
     pub epoch: String,
@@ -83,7 +84,10 @@ impl DeadLetterHead {
 
 impl DeadLetter {
     /// Appends the record for an event with this stored form.
-    pub(crate) fn encode(out: &mut Vec<u8>, head: &DeadLetterHead, body: &[u8]) {
+    ///
+    /// # Panics
+    /// Where a head has 4 GiB.
+    pub fn encode(out: &mut Vec<u8>, head: &DeadLetterHead, body: &[u8]) {
         let json = serde_json::to_vec(head).expect("strings and numbers are JSON, and memory takes all writes");
         out.push(VERSION);
         out.extend_from_slice(&u32::try_from(json.len()).expect("a head has some KiB").to_le_bytes());

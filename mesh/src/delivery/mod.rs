@@ -23,4 +23,5 @@ mod tests;
 mod triggers;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
+pub use store::append;
 pub use triggers::{ApplyError, DeliverySettings, Owner, Triggers};

@@ -35,8 +35,11 @@ pub(crate) async fn store(
     .map_err(NotStored::Refused)
 }
 
-/// Appends and waits until it is durable, first for room if the journal is busy.
-pub(crate) async fn append(journal: &Journal, write: impl Fn(&mut Append<'_>)) -> Result<Committed, Refused> {
+/// Appends and waits until it is durable, first for room if the journal is busy. `write` may be called more than once.
+///
+/// # Errors
+/// See [`Journal::append`], `Busy` excepted; and [`Refused`] for what a disk does.
+pub async fn append(journal: &Journal, write: impl Fn(&mut Append<'_>)) -> Result<Committed, Refused> {
     loop {
         match journal.append(&write) {
             Ok(receipt) => return receipt.await,

@@ -17,7 +17,8 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// # Errors
 /// The first thing that is wrong.
 pub fn parse_str(file: &str, text: &str) -> Result<Vec<Object>, ManifestError> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|e| ManifestError::file(file, e))?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).map_err(|e| ManifestError::file(file, one_line(&e.to_string())))?;
     let mut objects = Vec::new();
     for (i, document) in documents.into_iter().enumerate() {
         let place = format!("document {}", i + 1);
@@ -69,4 +70,10 @@ pub fn load_dir(dir: &Path) -> Result<Manifests, ManifestError> {
         objects.extend(parse_str(&file, &text)?);
     }
     Manifests::new(objects).map_err(|e| ManifestError { file: if e.file.is_empty() { folder } else { e.file }, ..e })
+}
+
+/// What the YAML parser says and where, without the picture of the place that it draws below.
+fn one_line(error: &str) -> &str {
+    let line = error.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line)
 }

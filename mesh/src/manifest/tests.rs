@@ -193,3 +193,9 @@ fn our_samples_are_valid() {
     assert_eq!((set.brokers().count(), set.triggers().count()), (1, 4));
     assert!(set.warnings().is_empty());
 }
+
+#[test]
+fn a_file_that_is_no_yaml_is_said_to_be_so_in_one_line() {
+    let error = parse_str("f.yaml", "a: [b\n").expect_err("not YAML");
+    assert_eq!(error.to_string(), "f.yaml: line 1 column 4: unclosed bracket '['");
+}

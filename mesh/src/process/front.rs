@@ -152,6 +152,13 @@ impl Front {
         self.public.clone().map_or_else(|| own_url(self.tls.is_some(), self.addr), Ok)
     }
 
+    /// Lets peers send so much ahead on one HTTP/2 stream, and on one connection.
+    #[must_use]
+    pub fn windows(mut self, stream: u32, connection: u32) -> Self {
+        (self.limits.stream_window, self.limits.connection_window) = (stream, connection);
+        self
+    }
+
     /// The limits in force.
     #[must_use]
     pub fn limits(&self) -> &Limits {

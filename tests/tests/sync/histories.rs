@@ -7,7 +7,7 @@ use godwit_mesh::journal::{DropReason, Options};
 
 use crate::pair::{Agent, Gateway, arrives, eventually, options, settings, text, texts};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {

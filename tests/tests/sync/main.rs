@@ -7,4 +7,5 @@ mod figures;
 mod histories;
 mod objects;
 mod pair;
+mod refusals;
 mod relay;
