@@ -67,9 +67,9 @@ settings! {
         max_bytes: Option<Size> = "",
         /// How long events that all consumers have passed are kept, while there is room.
         keep: Duration = "24h",
-        /// Events older than this go, whoever still wants them. Not set: no limit.
+        /// Events older than this go, at the latest at twice this age, whoever still wants them. Not set: no limit.
         max_age: Option<Duration> = "",
-        /// Most events of one broker. Not set: no limit.
+        /// Most events of one broker, to the segment. Not set: no limit.
         max_count: Option<u64> = "",
         /// What happens at the limit: `drop-oldest` or `reject`.
         policy: StoragePolicy = "drop-oldest",

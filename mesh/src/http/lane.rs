@@ -31,7 +31,7 @@ use super::{Response, Router};
 const READ_BYTES: usize = 8 << 10;
 
 /// Bytes of pipelined requests that are begun together; one with more than [`SMALL_BODY`] is hyper's.
-const MAX_BYTES: usize = 64 << 10;
+const MAX_BYTES: usize = 32 << 10;
 
 /// How long the rest of a request may take to come before the connection goes to hyper: long enough for clients that send
 /// head and body one after the other.
@@ -133,7 +133,7 @@ impl<'a> Lane<'a> {
                     Ok(0) => return Ok(self.read.len() > before),
                     Ok(n) => {
                         self.peer.watch.read_some();
-                        if n < READ_BYTES || self.read.len() >= MAX_BYTES {
+                        if n < READ_BYTES || self.read.len() >= MAX_BYTES || begins_large(&self.read) {
                             return Ok(true);
                         }
                     }
@@ -193,6 +193,14 @@ async fn write_all(tcp: &TcpStream, peer: &Peer, mut out: &[u8]) -> io::Result<(
     }
     peer.watch.wrote(false);
     Ok(())
+}
+
+/// Whether the first request has a body that is not for the lane: the rest of it then stays where it is.
+fn begins_large(read: &[u8]) -> bool {
+    let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut slots);
+    matches!(parsed.parse(read), Ok(httparse::Status::Complete(_)))
+        && plain_length(parsed.headers).is_none_or(|length| length > SMALL_BODY)
 }
 
 /// Takes the next request from the bytes read, if it is one for the lane; otherwise they stay as they are.

@@ -241,7 +241,7 @@ impl Log {
     }
 
     /// Begins a new segment: gets a file, names it, writes head and snapshot, makes both durable.
-    fn roll(&mut self, need: Need) -> Result<(), Refused> {
+    pub(super) fn roll(&mut self, need: Need) -> Result<(), Refused> {
         let spare = self.take_file(need)?;
         if self.poisoned {
             self.epoch = Epoch::draw().map_err(|e| Refused::Disk(format!("no random numbers for a new epoch: {e}")))?;

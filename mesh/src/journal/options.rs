@@ -22,7 +22,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Most bytes of all segment files together; never less than four segments.
     pub max_bytes: u64,
-    /// Events older than this, by the journal's own elapsed time, are dropped a segment at a time.
+    /// Events older than this, by the journal's own elapsed time, are dropped a segment at a time: an event goes at the latest at twice this age.
     pub max_age_ms: Option<u64>,
     /// More events than this are not kept, to the segment.
     pub max_count: Option<u64>,

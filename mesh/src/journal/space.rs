@@ -5,7 +5,7 @@
 
 use std::io;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Policy;
 use super::error::Refused;
@@ -206,7 +206,23 @@ impl Log {
 
     /// Applies the limits of age, count, size and `keep`. To be called now and then.
     pub fn maintain(&mut self) {
+        self.end_the_old();
         while self.oldest_is_due() && self.free_oldest() {}
+    }
+
+    /// Ends the active segment once it is as old as events may become: only whole segments go, and where events are few, one
+    /// would take months to fill. An event thus goes at the latest at twice its age limit.
+    fn end_the_old(&mut self) {
+        let Some(max) = self.options.max_age_ms else { return };
+        let now = self.now_ms();
+        let old = {
+            let view = lock(&self.view);
+            let old = |s: &Segment| s.first < view.state.next && s.begun_ms.is_some_and(|ms| now.saturating_sub(ms) >= max);
+            view.table.back().is_some_and(old)
+        };
+        if old && let Err(error) = self.roll(Need::Events) {
+            debug!(dir = %self.dir, %error, "events older than the limit stay for now");
+        }
     }
 
     fn oldest_is_due(&mut self) -> bool {

@@ -244,6 +244,28 @@ async fn what_all_have_passed_is_kept_for_a_while_and_then_goes() {
 }
 
 #[test]
+fn few_events_do_not_outlive_their_age_limit_by_waiting_for_a_full_segment() {
+    let bench = Bench::new(Options { max_age_ms: Some(1000), clock: Clock::manual(0), ..Options::default() });
+    let mut log = Log::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+    let mut batch = Batch::default();
+    super::format::put_record(&mut batch.bytes, super::format::Kind::Event, |out| out.extend_from_slice(&[1; 50]));
+    batch.events = 1;
+    log.commit(&mut batch).expect("durable");
+    let view = |log: &Log| {
+        let view = super::log::lock(&log.view);
+        (view.state.first, view.table.len())
+    };
+    bench.options.clock.advance(900);
+    log.maintain();
+    assert_eq!(view(&log), (Offset(0), 1));
+    for _ in 0..3 {
+        bench.options.clock.advance(1000);
+        log.maintain();
+    }
+    assert_eq!(view(&log), (Offset(1), 1), "the event is gone, and an empty segment is not ended again");
+}
+
+#[test]
 fn an_append_that_panics_leaves_nothing_behind() {
     let bench = Bench::small();
     let journal = bench.open();

@@ -27,6 +27,21 @@ pub fn keep_small() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn keep_small() {}
 
+/// Gives back what the heap keeps between pieces in use: after a burst of connections that can be most of it. To be called now
+/// and then; it costs a walk through what is free.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn give_back() {
+    // SAFETY: malloc_trim takes a number and touches only what is free, under the allocator's own lock.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Gives back what the heap keeps: nothing to do with this C library.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn give_back() {}
+
 /// Gives the program's code pages back to the page cache; what runs again is mapped again without reading the disk, as long as
 /// memory is not short. Call it once the start is done. Failing costs nothing but the pages.
 #[cfg(target_os = "linux")]

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use files::{Choose, FileSet, FileSetStatus};
 pub use folder::ManifestFolder;
 pub use front::{Bound, Front, FrontError, credentials, listener};
-pub use memory::{forget_start, keep_small};
+pub use memory::{forget_start, give_back, keep_small};
 pub use notify::Notifier;
 pub use room::{broker_defaults, read_small, write_small};
 pub use serve::{Daemon, ServeError, serve};

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Notifier, Signal, Signals, forget_start};
+use super::{Notifier, Signal, Signals, forget_start, give_back};
 
 /// How long stopping may take. What is stored is safe by then; only courtesies to peers are cut short.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
 
 /// How long after the start the tasks have done what they do only once.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// How often what the heap keeps is given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(30);
 
 /// What has been started and runs until it is stopped.
 pub trait Daemon {
@@ -80,6 +83,9 @@ where
         let forgetting = async {
             if watched.run_until_cancelled(tokio::time::sleep(SETTLED_AFTER)).await.is_some() {
                 forget_start();
+            }
+            while watched.run_until_cancelled(tokio::time::sleep(GIVE_BACK_EVERY)).await.is_some() {
+                give_back();
             }
         };
         let (outcome, (), ()) = tokio::join!(
