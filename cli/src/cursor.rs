@@ -8,7 +8,8 @@ use crate::client::{DEFAULT_AGENT, ServerArgs};
 use crate::output::{self, Table};
 
 const EXAMPLES: &str = "\
-Skipped events are counted in the ledger as dropped(skipped). Seeking backwards delivers again.
+Skipped events are counted in the ledger as dropped(skipped). Seeking a Trigger
+backwards delivers again; the uplink goes on where the gateway stands.
 
 Examples:
   godwit cursor list
