@@ -11,7 +11,7 @@ use crate::journal::{Journal, Options, Policy, Start};
 /// The consumer that holds dead letters.
 const KEEPER: &str = "kept";
 
-/// Dead letters are few: small segments.
+/// Dead letters are few, so smaller segments do; half of one still takes the largest event that listeners let in by default.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// Share of the Broker's room, and the least.
