@@ -9,8 +9,12 @@
 //! malformed ones too) the connection goes to hyper for good, with all bytes not yet answered: hyper alone decides what they
 //! mean. Two readings of one request are thus not possible.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +23,7 @@ use futures_util::stream::{FuturesOrdered, StreamExt};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection::Peer;
@@ -123,34 +128,31 @@ impl<'a> Lane<'a> {
     /// Waits for more bytes and reads what is there; `false` at the end.
     async fn more(&mut self) -> io::Result<bool> {
         let before = self.read.len();
-        loop {
-            tokio::select! {
-                ready = self.tcp.readable() => ready?,
-                () = self.shared.shutdown.cancelled() => return Ok(false),
+        let shutdown = &self.shared.shutdown;
+        let mut n = tokio::select! {
+            biased;
+            read = poll_fn(|cx| self.poll_read(cx)) => read?,
+            () = shutdown.cancelled() => return Ok(false),
+        };
+        while n > 0 {
+            self.peer.watch.read_some();
+            if n < READ_BYTES || self.read.len() >= MAX_BYTES || begins_large(&self.read) {
+                break;
             }
-            loop {
-                match self.read_once() {
-                    Ok(0) => return Ok(self.read.len() > before),
-                    Ok(n) => {
-                        self.peer.watch.read_some();
-                        if n < READ_BYTES || self.read.len() >= MAX_BYTES || begins_large(&self.read) {
-                            return Ok(true);
-                        }
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.read.len() > before => return Ok(true),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(e) => return Err(e),
-                }
-            }
+            // Perhaps there is more at once.
+            let Some(more) = poll_fn(|cx| self.poll_read(cx)).now_or_never() else { break };
+            n = more?;
         }
+        Ok(self.read.len() > before)
     }
 
     /// Reads what is there. The large buffer is on the stack: what the connection keeps is as long as what came.
-    fn read_once(&mut self) -> io::Result<usize> {
-        let mut space = [0; READ_BYTES];
-        let n = self.tcp.try_read(&mut space)?;
-        self.read.extend_from_slice(space.get(..n).unwrap_or_default());
-        Ok(n)
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut space))?;
+        self.read.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
     }
 
     /// Begins all these requests, and writes each run of answers as soon as it is there. `false`: the connection ends.

@@ -138,7 +138,9 @@ pub(super) struct Pattern {
 
 impl Pattern {
     fn fits(&self, path: &str) -> bool {
-        walk(self.text, path, |_, _| false).is_some()
+        // Most paths are events': they differ from most patterns before the first place.
+        let literal = self.text.split_once('{').map_or(self.text, |(literal, _)| literal);
+        path.starts_with(literal) && walk(self.text, path, |_, _| false).is_some()
     }
 
     /// What stands in `path` for the place `name`, as it was sent.

@@ -1,7 +1,9 @@
 //! From a producer to the disk and back: the batch being gathered, the receipts, the writer thread.
 //!
-//! Whatever is appended while an `fdatasync` runs goes with the next one: nothing waits on a timer. The writer sleeps only after
-//! it has looked once more, under the lock, that nothing is there; producers wake it only when it says that it sleeps.
+//! Whatever is appended while an `fdatasync` runs goes with the next one: nothing waits on a timer. Producers on a tokio runtime
+//! hand over what they appended once the runtime has gone through all that was ready, so that connections which were ready
+//! together share a sync; the writer takes it earlier where that takes long ([`ROUND`]), and at once from a producer elsewhere. The
+//! writer sleeps only after it has looked once more, under the lock, that nothing is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -11,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
@@ -21,6 +24,9 @@ use super::{Epoch, Offset, Options};
 
 /// A cursor's move is durable this long after it was made, at the latest.
 const MOVE_DELAY: Duration = Duration::from_millis(100);
+/// The longest that appends wait for the runtime to have gone through what is ready. A bound, not a delay: a runtime with this
+/// much to do has more than enough for the next commit.
+const ROUND: Duration = Duration::from_millis(1);
 /// Between two looks at the limits of age and `keep`.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
 /// After a failure control records are tried again this much later.
@@ -41,14 +47,44 @@ pub struct Committed {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     outcome: OnceLock<Result<Committed, Refused>>,
-    wakers: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// Who waits for a group.
+#[derive(Debug, Default)]
+struct Waiting {
+    wakers: Vec<Waker>,
+    /// The runtime of the first of them, if there is one.
+    runtime: Option<Handle>,
 }
 
 impl Group {
     fn finish(&self, outcome: Result<Committed, Refused>) {
         let _ = self.outcome.set(outcome);
-        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().for_each(Waker::wake);
+        let Waiting { wakers, runtime } =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = WakeAll(wakers);
+        if let Some(runtime) = runtime.filter(|_| all.0.len() > 1) {
+            // Each wake from this thread is a system call for the runtime; those that a task of its own makes are none.
+            runtime.spawn(async move { drop(all) });
+        }
+    }
+
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.wakers.is_empty() {
+            waiting.runtime = Handle::try_current().ok();
+        }
+        waiting.wakers.push(waker.clone());
+    }
+}
+
+/// Wakes all when it is dropped: also where the runtime that should have done it has ended.
+struct WakeAll(Vec<Waker>);
+
+impl Drop for WakeAll {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -92,7 +128,7 @@ impl Future for Receipt {
         }
         if !self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.registered = Some(cx.waker().clone());
-            self.group.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(cx.waker().clone());
+            self.group.wait(cx.waker());
         }
         // The writer may have finished between the first look and the registration.
         self.outcome().map_or(Poll::Pending, Poll::Ready)
@@ -120,6 +156,8 @@ pub(super) struct Pending {
     /// Consumers whose seek is not durable yet.
     pub(super) seeks: BTreeSet<u32>,
     new_options: Option<Options>,
+    round: Round,
+    /// The writer sleeps, and must be woken for anything but events.
     sleeping: bool,
     pub(super) closing: bool,
     /// The writer has ended.
@@ -175,6 +213,31 @@ impl Pending {
     }
 }
 
+/// How far the runtime is with what was ready when the first event of a commit was appended.
+#[derive(Debug, Default, Clone, Copy)]
+enum Round {
+    /// No event waits.
+    #[default]
+    None,
+    /// Other connections may yet append theirs.
+    On(Instant),
+    /// The writer may take what there is.
+    Over,
+}
+
+/// Ends the round when it is dropped: also where the runtime ends before.
+struct EndRound(Arc<Shared>);
+
+impl Drop for EndRound {
+    fn drop(&mut self) {
+        let mut pending = self.0.lock();
+        if matches!(pending.round, Round::On(_)) {
+            pending.round = Round::Over;
+            self.0.wake(pending);
+        }
+    }
+}
+
 /// What producers, the writer and the face of the journal share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -208,6 +271,28 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands events that were appended under the lock to the writer, once the runtime has gone through what is ready.
+    pub(super) fn hand_over(self: &Arc<Self>, mut pending: MutexGuard<'_, Pending>) {
+        match pending.round {
+            Round::On(since) if since.elapsed() < ROUND => return,
+            Round::On(_) | Round::Over => {}
+            Round::None => {
+                if let Ok(runtime) = Handle::try_current() {
+                    pending.round = Round::On(Instant::now());
+                    drop(pending);
+                    let end = EndRound(Arc::clone(self));
+                    runtime.spawn(async move {
+                        tokio::task::yield_now().await;
+                        drop(end);
+                    });
+                    return;
+                }
+            }
+        }
+        pending.round = Round::Over;
+        self.wake(pending);
     }
 
     /// Wakes the writer if it sleeps. The guard shows that something was changed under the lock.
@@ -322,13 +407,18 @@ impl Writer {
             self.retry_at = self.retry_at.filter(|at| *at > now);
             let moves_due = pending.moves_since.map(|since| since + MOVE_DELAY);
             let control = !pending.batch.control.is_empty() || pending.flush || moves_due.is_some_and(|due| due <= now);
-            if pending.batch.events > 0 || pending.closing || (control && self.retry_at.is_none()) {
+            let round = match pending.round {
+                Round::On(since) => Some(since + ROUND).filter(|end| *end > now),
+                _ => None,
+            };
+            let events = pending.batch.events > 0 && round.is_none();
+            if events || pending.closing || (control && self.retry_at.is_none()) {
                 break;
             }
             if self.maintain_at <= now {
                 return None;
             }
-            if self.retry_at.is_none() && self.log.wants_spare() {
+            if self.retry_at.is_none() && pending.batch.events == 0 && self.log.wants_spare() {
                 // There is time to make a spare ready; producers go on gathering meanwhile.
                 drop(pending);
                 if let Err(e) = self.log.make_spare() {
@@ -339,7 +429,7 @@ impl Writer {
                 pending = shared.lock();
                 continue;
             }
-            let waits = [moves_due, self.retry_at].into_iter().flatten().filter(|at| *at > now);
+            let waits = [moves_due, self.retry_at, round].into_iter().flatten().filter(|at| *at > now);
             let until = waits.min().unwrap_or(self.maintain_at).min(self.maintain_at);
             pending.sleeping = true;
             pending = shared.wake.wait_timeout(pending, until - now).unwrap_or_else(PoisonError::into_inner).0;
@@ -356,6 +446,7 @@ impl Writer {
         if pending.batch.is_empty() && pending.control.is_empty() {
             return None;
         }
+        pending.round = Round::None;
         let batch = std::mem::replace(&mut pending.batch, std::mem::take(empty));
         let taken = Taken { batch, events: pending.events.take(), control: std::mem::take(&mut pending.control) };
         drop(pending);

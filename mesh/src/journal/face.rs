@@ -193,10 +193,13 @@ impl Journal {
         let target = if events > 0 { &mut pending.batch.bytes } else { &mut pending.batch.control };
         target.extend_from_slice(&loose);
         let receipt = pending.receipt(events > 0, index);
-        if events == 0 && loose.is_empty() {
-            pending.flush = true;
+        if events > 0 {
+            shared.hand_over(pending);
+        } else {
+            // An append of nothing is a flush: somebody waits for what is there.
+            pending.flush |= loose.is_empty();
+            shared.wake(pending);
         }
-        shared.wake(pending);
         Ok(receipt)
     }
 
