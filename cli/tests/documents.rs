@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use godwit_mesh::config::{Loader, to_markdown, to_toml};
+use godwit_mesh::config::{Loader, Sections, to_markdown, to_toml};
 
 const AGENT_HEAD: &str = "The agent's configuration: every key with its default. Run `godwit-agent --config agent.toml`.\n\
     Each key can also be set by the environment, GODWIT_<SECTION>_<KEY>; docs/configuration.md says more.";
@@ -60,4 +60,17 @@ fn between(text: &str, mark: &str, table: &str) -> String {
     let (before, after) = text.split_once(mark).expect("the mark is there");
     let (_, rest) = after.split_once("<!-- end -->").expect("the end is there");
     format!("{before}{mark}\n{table}\n<!-- end -->{rest}")
+}
+
+#[test]
+fn every_number_size_and_duration_has_a_range_that_its_default_lies_in() {
+    let keys = godwit_agent::config::Config::keys().into_iter().chain(godwit_gateway::config::Config::keys());
+    let lacking: Vec<String> = keys
+        .filter(|key| matches!(key.kind, "number" | "size" | "duration") && key.range.is_none())
+        .map(|key| key.path())
+        .collect();
+    assert!(lacking.is_empty(), "without a range, `in \"least\" ..= \"most\"`: {lacking:?}");
+    // The defaults are read like everything else, so this fails where one is out of its range.
+    assert!(Loader::new().finish::<godwit_agent::config::Config>().is_ok());
+    assert!(Loader::new().finish::<godwit_gateway::config::Config>().is_ok());
 }

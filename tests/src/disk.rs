@@ -60,6 +60,15 @@ impl Disk {
         Ok(ballast)
     }
 
+    /// Bytes of the whole file system.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn bytes(&self) -> Result<u64> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        Ok(stat.f_blocks * stat.f_frsize)
+    }
+
     /// Bytes written to the block device since it was made; nothing for a tmpfs, which has none.
     ///
     /// # Errors

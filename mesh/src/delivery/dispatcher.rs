@@ -19,7 +19,7 @@ use super::live::Live;
 use super::outcome::{Cause, Failure};
 use super::plan::{Plan, Targets};
 use super::policy::{Attempts, Next, Policy};
-use super::store::append;
+use super::store::append_dead_letter;
 use super::triggers::Context;
 use crate::broker::Broker;
 use crate::event::StoredEvent;
@@ -358,7 +358,7 @@ impl Dispatcher {
             Err(error) => Err(error.to_string()),
             Ok(dead_letters) => {
                 // durable before: the cursor moves only after this append is. A crash in between finds the mark.
-                append(dead_letters, |append| {
+                append_dead_letter(&running.broker, dead_letters, |append| {
                     append.event(|out| DeadLetter::encode(out, &head, body));
                     if let Some(mark) = &mark {
                         append.put(&Mark::key(&self.live.uid), &mark.encode());

@@ -51,15 +51,16 @@ impl Ops {
         self
     }
 
-    /// Shows the Brokers in `/status` and `/metrics`.
+    /// Shows the Brokers in `/status` and `/metrics`; `/readyz` says which of them find no room on the disk.
     #[must_use]
     pub fn brokers(self, brokers: &Brokers) -> Self {
         let shown = brokers.clone();
         self.metrics.collect(move |samples| tell_brokers(&shown, samples));
-        let shown = brokers.clone();
+        let (shown, asked) = (brokers.clone(), brokers.clone());
         self.status(move |status| {
             status.insert("brokers".to_owned(), shown.status());
         })
+        .ready("brokers", move || have_room(&asked))
     }
 
     /// Adds the endpoints to a router.
@@ -95,6 +96,25 @@ impl Ops {
             respond::problem(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n"))
         }
     }
+}
+
+/// Which Brokers refuse events because the disk is full, and what they need.
+fn have_room(brokers: &Brokers) -> Result<(), String> {
+    let lacking = brokers.list().into_iter().filter_map(|broker| {
+        let segment = broker.journal().lacks_room()?;
+        Some(format!(
+            "{} refuses events: the disk is full, and a segment of {segment} bytes and two more as head-room are needed",
+            broker.name()
+        ))
+    });
+    let lacking: Vec<String> = lacking.collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}; free some of the disk, or set storage.max-bytes and storage.segment-bytes to fit it",
+        lacking.join("; ")
+    ))
 }
 
 fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::error::Refused;
 use super::log::{Batch, Log, lock};
@@ -33,6 +33,9 @@ const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
 const RETRY_CONTROL: Duration = Duration::from_millis(500);
 /// After a failure a spare segment is tried again this much later.
 const RETRY_SPARE: Duration = Duration::from_secs(10);
+
+/// That the disk is full is said this often at most.
+const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// Where one append went, once it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +252,8 @@ pub(super) struct Shared {
     pub(super) fact_bytes: AtomicUsize,
     pub(super) bytes: AtomicU64,
     pub(super) epoch: AtomicU64,
+    /// Bytes of a segment that events wait for because the disk is full; 0 while they do not.
+    pub(super) lacking: AtomicU64,
     pub(super) closed: Notify,
 }
 
@@ -265,6 +270,7 @@ impl Shared {
             fact_bytes: AtomicUsize::new(facts),
             bytes: AtomicU64::new(log.bytes()),
             epoch: AtomicU64::new(log.epoch.0),
+            lacking: AtomicU64::new(0),
             closed: Notify::new(),
         }
     }
@@ -326,6 +332,10 @@ pub(super) struct Writer {
     maintain_at: Instant,
     /// The files as they were when their bytes were last added up.
     counted: Option<(u64, usize, Offset)>,
+    /// Whether events find no room; when that was last logged, and whether its end is to be logged too.
+    is_full: bool,
+    said_full: Option<Instant>,
+    say_end: bool,
 }
 
 /// What the writer took from [`Pending`] for one commit.
@@ -337,7 +347,16 @@ struct Taken {
 
 impl Writer {
     pub(super) fn new(log: Log, shared: Arc<Shared>) -> Self {
-        Self { log, shared, retry_at: None, maintain_at: Instant::now() + MAINTAIN_EVERY, counted: None }
+        Self {
+            log,
+            shared,
+            retry_at: None,
+            maintain_at: Instant::now() + MAINTAIN_EVERY,
+            counted: None,
+            is_full: false,
+            said_full: None,
+            say_end: false,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -381,6 +400,26 @@ impl Writer {
         }
     }
 
+    /// Says that events find no room on the disk, and that they do again. Small ones may still fit where larger ones do not, so
+    /// this can change with every commit; it is logged once a minute at most.
+    fn tell_room(&mut self) {
+        let lacks = self.log.lacks_room();
+        if lacks == self.is_full {
+            return;
+        }
+        self.is_full = lacks;
+        let segment = self.log.options.segment_bytes;
+        self.shared.lacking.store(if lacks { segment } else { 0 }, Ordering::Relaxed);
+        let recent = self.said_full.is_some_and(|at| at.elapsed() < SAY_FULL_EVERY);
+        if lacks && !recent {
+            (self.said_full, self.say_end) = (Some(Instant::now()), true);
+            let free = self.log.storage.free_bytes().unwrap_or(0);
+            warn!(dir = %self.log.dir, segment, free, "the disk is full: events are refused until a segment and its head-room fit");
+        } else if !lacks && std::mem::take(&mut self.say_end) {
+            info!(dir = %self.log.dir, "events find room again");
+        }
+    }
+
     fn publish(&mut self) {
         let view = lock(&self.log.view);
         let (next, first) = (view.state.next, view.state.first);
@@ -392,6 +431,7 @@ impl Writer {
             self.shared.bytes.store(self.log.bytes(), Ordering::Relaxed);
         }
         self.shared.epoch.store(self.log.epoch.0, Ordering::Relaxed);
+        self.tell_room();
         self.shared.durable.send_if_modified(|durable| std::mem::replace(durable, next) != next);
     }
 
@@ -401,7 +441,7 @@ impl Writer {
         let mut pending = shared.lock();
         loop {
             if let Some(options) = pending.new_options.take() {
-                self.log.options = options.checked();
+                self.log.set_options(options);
             }
             let now = Instant::now();
             self.retry_at = self.retry_at.filter(|at| *at > now);

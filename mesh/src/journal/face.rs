@@ -256,6 +256,18 @@ impl Journal {
         self.0.shared.bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether the disk is full, so that events are refused: the bytes of the segment that they wait for.
+    #[must_use]
+    pub fn lacks_room(&self) -> Option<u64> {
+        Some(self.0.shared.lacking.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    /// Most bytes of one append: half a segment.
+    #[must_use]
+    pub fn max_append(&self) -> usize {
+        self.0.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).max_append
+    }
+
     /// A durable fact.
     #[must_use]
     pub fn fact(&self, key: &[u8]) -> Option<Vec<u8>> {
