@@ -201,7 +201,7 @@ impl Server {
                         tokio::time::sleep(NO_DESCRIPTORS_PAUSE).await;
                     }
                 },
-                _ = sweep.tick() => shared.sweep(),
+                _ = sweep.tick(), if shared.has_connections() => shared.sweep(),
                 () = shared.shutdown.cancelled() => break,
             }
         }
@@ -262,6 +262,11 @@ impl Shared {
         self.metrics.connections.add(1);
         let task = self.tasks.spawn(connection(place, tcp, peer.clone(), tls)).abort_handle();
         open.push(Open { id, peer, task });
+    }
+
+    /// Whether there is anything to sweep: an idle server wakes nobody.
+    fn has_connections(&self) -> bool {
+        !self.open.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Closes what is overdue.
