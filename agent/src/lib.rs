@@ -134,7 +134,7 @@ impl Agent {
         }
         let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
-        let router = link::routes(router, &uplink).fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = link::routes(router, &uplink).ingress(Ingress::new(brokers.clone(), clock, &metrics));
 
         let sources = CancellationToken::new();
         let mut listeners = JoinSet::new();

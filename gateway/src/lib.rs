@@ -115,7 +115,7 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
-        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
 
         let sources = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::Refused;
 use godwit_mesh::room::Room;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tracing::warn;
 
 use super::fanout::{Delivery, Message, Queue};
@@ -31,6 +32,9 @@ use super::subscriptions::{Options, Subscriptions};
 const WILL_TRIES: u32 = 50;
 const WILL_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two looks at deadlines at least; time limits are late by this much at most.
+const LOOK_AGAIN_MS: u64 = 500;
+
 /// The shared state.
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -46,6 +50,10 @@ pub(super) struct Hub {
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
     subscriptions: Mutex<Subscriptions>,
     subscribed: AtomicUsize,
+    /// When deadlines are looked at next, in ms of elapsed time.
+    look_at_ms: AtomicU64,
+    /// That has become sooner.
+    sooner: Notify,
 }
 
 /// A connection's hold on its session. Letting go of it without [`Seat::leave`] ends the hold too.
@@ -101,6 +109,8 @@ impl Hub {
             sessions: Mutex::default(),
             subscriptions: Mutex::default(),
             subscribed: AtomicUsize::new(0),
+            look_at_ms: AtomicU64::new(u64::MAX),
+            sooner: Notify::new(),
         };
         hub.restore();
         hub
@@ -116,14 +126,28 @@ impl Hub {
                 state.handshakes = known.handshakes;
                 state.expiry_seconds = known.session_expiry_seconds;
                 state.away_since_ms = self.clock.elapsed_ms();
+                self.look_by(state.due_while_away_ms());
             }
             sessions.insert(client_id.into(), session);
         }
     }
 
-    /// Whether there is any connection or session: then time matters.
-    pub(super) fn watches_time(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0 || !self.sessions().is_empty()
+    /// Has deadlines looked at by `at_ms` at the latest.
+    pub(super) fn look_by(&self, at_ms: u64) {
+        // Read first: most deadlines are later than one that is waited for already.
+        if at_ms < self.look_at_ms.load(Ordering::Relaxed) && at_ms < self.look_at_ms.fetch_min(at_ms, Ordering::Relaxed) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Resolves when deadlines are to be looked at, by [`Hub::sweep`]. Cancel-safe.
+    pub(super) async fn time_to_look(&self) {
+        loop {
+            tokio::select! {
+                () = self.clock.sleep_until(self.look_at_ms.load(Ordering::Relaxed)) => return,
+                () = self.sooner.notified() => {}
+            }
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
@@ -368,24 +392,31 @@ impl Hub {
     }
 
     /// What has to be done as time passes: wakes connections whose deadline has passed, and answers the wills that are due and
-    /// the sessions that have expired.
+    /// the sessions that have expired. Looks again when the next deadline comes, but not sooner than in [`LOOK_AGAIN_MS`].
     pub(super) fn sweep(&self) -> Due {
         let now_ms = self.clock.elapsed_ms();
         let mut due = Due::default();
+        // First, so that a deadline which comes up meanwhile is not overlooked.
+        self.look_at_ms.store(u64::MAX, Ordering::Relaxed);
+        let mut next_ms = u64::MAX;
         for session in self.sessions().values() {
             session.wake_if_due(now_ms);
             let mut state = session.lock();
             if state.link.is_some() {
+                next_ms = next_ms.min(session.deadline_ms.load(Ordering::Relaxed));
                 continue;
             }
-            let expires = state.away_since_ms.saturating_add(u64::from(state.expiry_seconds) * 1000);
-            let expired = expires <= now_ms;
+            next_ms = next_ms.min(state.due_while_away_ms());
+            let expired = state.expires_ms() <= now_ms;
             if state.will.as_ref().is_some_and(|(at, _)| expired || *at <= now_ms) {
                 due.wills.extend(state.will.take().map(|(_, will)| (Arc::clone(session), will)));
             }
             if expired {
                 due.expired.push(Arc::clone(session));
             }
+        }
+        if next_ms != u64::MAX {
+            self.look_by(next_ms.max(now_ms + LOOK_AGAIN_MS));
         }
         due
     }
@@ -465,6 +496,8 @@ impl Seat {
             state.handshakes = std::mem::take(&mut self.handshakes);
             if ends {
                 sessions.remove(&self.session.client_id);
+            } else {
+                self.hub.look_by(state.due_while_away_ms());
             }
         }
         self.session.deadline_ms.store(u64::MAX, Ordering::Relaxed);

@@ -24,7 +24,7 @@ use super::session::Order;
 use super::status::Counters;
 use super::transport::Transport;
 
-/// How often deadlines are looked at. Time limits are late by this much at most.
+/// How often deadlines are looked at while the listener shuts down.
 const TICK: Duration = Duration::from_millis(500);
 /// Pause after accept failed (too many open files): what is open goes on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -138,8 +138,6 @@ impl Listener {
         let Self { hub, socket, addr, tls } = self;
         info!(%addr, tls = tls.is_some(), "MQTT is served");
         let connections = TaskTracker::new();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -150,12 +148,13 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                _ = tick.tick(), if hub.watches_time() => sweep(&hub, &connections),
+                () = hub.time_to_look() => sweep(&hub, &connections),
             }
         }
         drop(socket);
         hub.order_all(Order::Shutdown);
         connections.close();
+        let mut tick = tokio::time::interval(TICK);
         let ended = async {
             loop {
                 tokio::select! {

@@ -53,6 +53,18 @@ pub(super) struct State {
     pub(super) will: Option<(u64, Box<Will>)>,
 }
 
+impl State {
+    /// When the session ends if its client stays away.
+    pub(super) fn expires_ms(&self) -> u64 {
+        self.away_since_ms.saturating_add(u64::from(self.expiry_seconds) * 1000)
+    }
+
+    /// When there is something to do for a session without a connection: its will, or its end.
+    pub(super) fn due_while_away_ms(&self) -> u64 {
+        self.will.as_ref().map_or(u64::MAX, |(at_ms, _)| *at_ms).min(self.expires_ms())
+    }
+}
+
 /// A session's connection as others see it.
 #[derive(Debug)]
 pub(super) struct Link {

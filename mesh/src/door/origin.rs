@@ -64,7 +64,7 @@ impl HostRule {
             Some(authority) => authority.as_str(),
             None => headers.get(HOST).and_then(|h| h.to_str().ok()).ok_or(ForeignRequest::NoHost)?,
         };
-        if !self.is_ours(host_of(host)) {
+        if !self.is_ours(host) {
             return Err(ForeignRequest::Host(shown(host)));
         }
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
@@ -77,7 +77,9 @@ impl HostRule {
         Err(ForeignRequest::Origin(shown(origin)))
     }
 
-    fn is_ours(&self, host: &str) -> bool {
+    /// Whether a host, perhaps with a port, is one of ours.
+    pub(crate) fn is_ours(&self, host: &str) -> bool {
+        let host = host_of(host);
         is_ip(host)
             || host.eq_ignore_ascii_case("localhost")
             || self.public.as_ref().is_some_and(|public| public.host().eq_ignore_ascii_case(host))

@@ -19,6 +19,17 @@ pub struct Door {
 }
 
 impl Door {
+    /// Whether a request of HTTP/1.1 that changes things is let in without a closer look: its one `Host` is ours, no page asks, and
+    /// nobody need say who they are. All others are for [`Door::admit`].
+    pub(super) fn stands_open(&self, headers: &[httparse::Header<'_>]) -> bool {
+        let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+        let host = hosts.next().and_then(|header| std::str::from_utf8(header.value).ok());
+        self.credentials.is_none()
+            && host.is_some_and(|host| self.hosts.is_ours(host))
+            && hosts.next().is_none()
+            && !headers.iter().any(|header| header.name.eq_ignore_ascii_case("origin"))
+    }
+
     /// Lets a request in, or says what to answer.
     pub(super) async fn admit(&self, head: &Parts, open: bool) -> Result<Option<Identity>, Response> {
         if HostRule::applies_to(&head.method) {

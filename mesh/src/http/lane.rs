@@ -2,7 +2,8 @@
 //!
 //! hyper takes one request after the other from a connection, so a client that sends a hundred without waiting (pipelining)
 //! would pay for a hundred disk syncs. Here all requests that have arrived are begun at once, share the next sync, and their
-//! answers leave in order, in one write. An idle connection holds no buffer.
+//! answers leave in order, in one write. Plain events go to the journal straight from these bytes (`ingress/quick.rs`). An idle
+//! connection holds no buffer.
 //!
 //! The lane takes only what leaves no doubt: a `POST` for the ingress, HTTP/1.1, one `Content-Length`, no transfer coding, no
 //! `Expect`, `Upgrade` or `Connection` header, head and body small and soon here. At the first request that is anything else (HTTP/2 and
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use http::header::{self, HeaderName, HeaderValue};
@@ -29,7 +30,7 @@ use tokio::net::TcpStream;
 use super::connection::Peer;
 use super::limits::SMALL_BODY;
 use super::request::RequestBody;
-use super::server::Shared;
+use super::server::{Quick, Shared};
 use super::{Response, Router};
 
 /// Bytes read at a time.
@@ -76,6 +77,8 @@ pub(super) enum Left {
 /// What stands at the beginning of the bytes read.
 #[expect(clippy::large_enum_variant, reason = "moved once to where it is kept; a box would cost more")]
 enum Next {
+    /// A plain event, which has been begun.
+    Quick(Quick),
     /// A request for the lane, and its body.
     Plain(Parts, Bytes),
     /// Part of something that may become one.
@@ -95,13 +98,25 @@ impl<'a> Lane<'a> {
     /// When the connection breaks.
     pub(super) async fn run(mut self) -> io::Result<Left> {
         loop {
-            let mut plain = Vec::new();
+            // Answers leave in order: behind a request that went the ordinary way, all that came with it do.
+            let (mut first, mut quick, mut plain) = (None, Vec::new(), Vec::new());
             let next = loop {
-                match take(&mut self.read, &self.shared.router, self.peer.limits.header_bytes) {
+                let may = plain.is_empty();
+                let begin = |path: &str, headers: &[httparse::Header<'_>], body: &[u8]| {
+                    if may { self.shared.begin(path, headers, body, self.peer) } else { None }
+                };
+                match take(&mut self.read, &self.shared.router, self.peer.limits.header_bytes, begin) {
+                    Next::Quick(begun) if first.is_none() => first = Some(begun),
+                    Next::Quick(begun) => quick.push(begun),
                     Next::Plain(head, body) => plain.push((head, body)),
                     next => break next,
                 }
             };
+            if let Some(first) = first
+                && !self.acknowledge(first, quick).await?
+            {
+                return Ok(Left::Closed);
+            }
             if !plain.is_empty() && !self.answer(plain).await? {
                 return Ok(Left::Closed);
             }
@@ -155,6 +170,30 @@ impl<'a> Lane<'a> {
         Poll::Ready(Ok(space.filled().len()))
     }
 
+    /// Writes the answers to events that have been begun, each run of them as soon as it is there. `false`: the connection ends.
+    async fn acknowledge(&self, first: Quick, more: Vec<Quick>) -> io::Result<bool> {
+        let (mut out, mut open) = (Vec::new(), true);
+        let alone = more.is_empty();
+        for quick in std::iter::once(first).chain(more) {
+            let mut finishing = std::pin::pin!(self.shared.finish(quick));
+            let done = match poll_fn(|cx| Poll::Ready(finishing.as_mut().poll(cx))).await {
+                Poll::Ready(done) => done,
+                Poll::Pending => {
+                    write_all(&self.tcp, self.peer, &out).await?;
+                    out.clear();
+                    finishing.await
+                }
+            };
+            match done {
+                Ok(()) if alone => write_all(&self.tcp, self.peer, self.shared.accepted().as_bytes()).await?,
+                Ok(()) => out.extend_from_slice(self.shared.accepted().as_bytes()),
+                Err(answer) => open &= write_answer(&mut out, &answer, &self.shared.date()),
+            }
+        }
+        write_all(&self.tcp, self.peer, &out).await?;
+        Ok(open)
+    }
+
     /// Begins all these requests, and writes each run of answers as soon as it is there. `false`: the connection ends.
     async fn answer(&mut self, mut requests: Vec<(Parts, Bytes)>) -> io::Result<bool> {
         let begin = |(head, body)| self.shared.answer(head, RequestBody::Whole(body), self.peer.clone());
@@ -205,8 +244,14 @@ fn begins_large(read: &[u8]) -> bool {
         && plain_length(parsed.headers).is_none_or(|length| length > SMALL_BODY)
 }
 
-/// Takes the next request from the bytes read, if it is one for the lane; otherwise they stay as they are.
-fn take(read: &mut BytesMut, router: &Router, header_bytes: usize) -> Next {
+/// Takes the next request from the bytes read, if it is one for the lane; otherwise they stay as they are. `begin` may take it in
+/// the quick way.
+fn take(
+    read: &mut BytesMut,
+    router: &Router,
+    header_bytes: usize,
+    begin: impl FnOnce(&str, &[httparse::Header<'_>], &[u8]) -> Option<Quick>,
+) -> Next {
     if read.is_empty() {
         return Next::Partial;
     }
@@ -224,6 +269,11 @@ fn take(read: &mut BytesMut, router: &Router, header_bytes: usize) -> Next {
     }
     if read.len() < head_len + body_len {
         return Next::Partial;
+    }
+    let body = read.get(head_len..head_len + body_len).unwrap_or_default();
+    if let Some(begun) = begin(path, parsed.headers, body) {
+        read.advance(head_len + body_len);
+        return Next::Quick(begun);
     }
     let path = span(read, path.as_bytes());
     let mut spans = [(Span::default(), Span::default()); MAX_HEADERS];
@@ -342,7 +392,7 @@ mod tests {
 
     fn take_from(text: &str) -> (Next, usize) {
         let mut read = BytesMut::from(text);
-        let next = take(&mut read, &router(), 8 << 10);
+        let next = take(&mut read, &router(), 8 << 10, |_, _, _| None);
         (next, read.len())
     }
 
@@ -413,8 +463,9 @@ mod tests {
             let mut read = BytesMut::from(PLAIN.get(..at).unwrap_or_default());
             read.extend_from_slice(&bytes);
             let before = read.len();
-            match take(&mut read, &router(), 8 << 10) {
+            match take(&mut read, &router(), 8 << 10, |_, _, _| None) {
                 Next::Plain(..) => prop_assert!(read.len() < before),
+                Next::Quick(_) => prop_assert!(false, "nothing begins here"),
                 Next::Partial | Next::Other => prop_assert_eq!(read.len(), before),
             }
         }

@@ -64,8 +64,7 @@ struct Waiting {
 impl Group {
     fn finish(&self, outcome: Result<Committed, Refused>) {
         let _ = self.outcome.set(outcome);
-        let Waiting { wakers, runtime } =
-            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let Waiting { wakers, runtime } = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let all = WakeAll(wakers);
         if let Some(runtime) = runtime.filter(|_| all.0.len() > 1) {
             // Each wake from this thread is a system call for the runtime; those that a task of its own makes are none.

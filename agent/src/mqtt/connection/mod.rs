@@ -384,7 +384,9 @@ impl Connection {
 
     fn set_deadline(&self) {
         let look = self.room.as_ref().map_or(u64::MAX, |_| self.hub.clock.elapsed_ms() + LOOK_MS);
-        self.seat.session.deadline_ms.store(self.deadline_ms().min(look), Ordering::Relaxed);
+        let deadline_ms = self.deadline_ms().min(look);
+        self.seat.session.deadline_ms.store(deadline_ms, Ordering::Relaxed);
+        self.hub.look_by(deadline_ms);
     }
 }
 

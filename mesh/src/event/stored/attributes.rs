@@ -155,6 +155,18 @@ pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &Value) {
     put_bytes(out, bytes);
 }
 
+/// Appends one entry of a text that has the type of its name.
+pub(super) fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
+    let tag = match AttributeRef::of_name(name, text) {
+        AttributeRef::UriRef(_) => URI_REF,
+        AttributeRef::Uri(_) => URI,
+        AttributeRef::Timestamp(_) => TIMESTAMP,
+        _ => STRING,
+    };
+    put_head(out, name, tag);
+    put_bytes(out, text.as_bytes());
+}
+
 /// Appends one entry whose text stands in the payload.
 pub(super) fn put_in_payload(out: &mut Vec<u8>, name: &str, at: usize, length: usize) {
     put_head(out, name, IN_PAYLOAD);

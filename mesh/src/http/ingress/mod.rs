@@ -92,23 +92,17 @@ impl Ingress {
         }
     }
 
-    /// The handler for [`super::Router::fallback`].
-    pub fn handler(self) -> impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = Response> + Send>> + Send + Sync {
-        let ingress = Arc::new(self);
-        move |request| {
-            let ingress = ingress.clone();
-            Box::pin(async move { ingress.answer(request).await })
-        }
+    /// Answers any request that is for the ingress.
+    pub(super) async fn answer(&self, mut request: Request) -> Response {
+        let answer = self.take(&mut request).await;
+        self.finished(answer)
     }
 
-    async fn answer(&self, mut request: Request) -> Response {
-        let mut response = match self.take(&mut request).await {
-            Ok(response) => response,
-            Err(response) => {
-                self.refused.add(1);
-                *response
-            }
-        };
+    fn finished(&self, answer: Result<Response, Box<Response>>) -> Response {
+        let mut response = answer.unwrap_or_else(|refused| {
+            self.refused.add(1);
+            *refused
+        });
         response.headers_mut().insert(ALLOW, ALLOWED); // D1: on every answer
         response
     }
@@ -226,9 +220,12 @@ fn at(place: Option<usize>, why: &str) -> String {
 
 /// The headers that go along with the event to its subscribers (D17).
 fn passed_through(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(name, _)| {
-        matches!(*name, "x-request-id" | "retry-after") || name.starts_with("knative-") || name.starts_with("x-b3-")
-    })
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(name, _)| goes_along(name))
+}
+
+/// Whether a header, by its name in lower case, goes along.
+fn goes_along(name: &str) -> bool {
+    matches!(name, "x-request-id" | "retry-after") || name.starts_with("knative-") || name.starts_with("x-b3-")
 }
 
 fn invalid(place: Option<usize>, why: &EventError) -> Box<Response> {
@@ -249,5 +246,8 @@ fn refused(why: Refused) -> Box<Response> {
     .into()
 }
 
+mod quick;
 #[cfg(test)]
 mod tests;
+
+pub(in crate::http) use quick::{ACCEPTED, Begun};

@@ -47,7 +47,7 @@ impl Site {
         let metrics = Metrics::new();
         let router = Ops::new(metrics.clone()).brokers(&brokers).routes(Router::new());
         let router = cursors::routes(events::routes(router, &brokers), &brokers);
-        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
         let limits = Limits { event_bytes: 64 << 10, batch_bytes: 256 << 10, ..Limits::default() };
         let server = Server::bind("127.0.0.1:0".parse().expect("address"), None, limits).await.expect("bound");
         let (addr, shutdown) = (server.local_addr(), CancellationToken::new());
