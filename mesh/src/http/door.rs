@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{StatusCode, header};
 
 use super::{Response, respond};
-use crate::door::{Credentials, Denied, HostRule, Identity};
+use crate::door::{Credentials, Denied, HostRule, Identity, passed_on_by};
 
 /// Who may come in, and under which names this server is known.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Door {
     pub credentials: Option<Credentials>,
     /// The names under which requests that change things may come.
     pub hosts: HostRule,
+    /// Whether, without credentials, what others ask by way of a proxy may change things too (`insecure = true`).
+    pub open_to_proxies: bool,
 }
 
 impl Door {
@@ -26,9 +28,22 @@ impl Door {
         }
         match &self.credentials {
             Some(credentials) if !open => identify(credentials, &head.headers).await.map(Some),
+            None if !self.open_to_proxies && HostRule::applies_to(&head.method) => match passed_on_by(&head.headers) {
+                Some(header) => Err(respond::problem(StatusCode::FORBIDDEN, through_a_proxy(header))),
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
     }
+}
+
+/// Why a request that a proxy passed on is not taken for one from this machine.
+#[must_use]
+pub fn through_a_proxy(header: &str) -> String {
+    format!(
+        "the request came through a proxy (it has {header}), and without credentials only programs on this machine may do this: \
+         set auth.credentials"
+    )
 }
 
 async fn identify(credentials: &Credentials, headers: &HeaderMap) -> Result<Identity, Response> {
