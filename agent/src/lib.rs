@@ -1,8 +1,8 @@
 //! Godwit's agent: takes events from devices, keeps them on disk, hands them to local Triggers and carries them to the gateway.
 //!
 //! [`Agent::start`] wires the parts in the order in which an event meets them: Brokers (journals), Triggers, then the sources
-//! in front. Manifests are applied before a listener opens, so that an open port means ready. [`Agent::stop`] goes the way of
-//! the events too: sources first, then delivery, then the journals.
+//! in front. Manifests are applied before a listener opens, so that an open port means ready; wrong ones do not keep it shut, those
+//! from before are run then. [`Agent::stop`] goes the way of the events too: sources first, then delivery, then the journals.
 
 pub mod config;
 mod identity;
@@ -41,10 +41,10 @@ pub struct Agent {
     addresses: Addresses,
     brokers: Brokers,
     triggers: Triggers,
-    files: FileSet,
+    files: Arc<tokio::sync::Mutex<FileSet>>,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
-    /// The listeners; they end when `sources` is cancelled.
+    /// The listeners and the watch over a refused folder; they end when `sources` is cancelled.
     listeners: JoinSet<&'static str>,
     sources: CancellationToken,
     /// The uplink's task; it ends when `consumers` is cancelled.
@@ -115,9 +115,10 @@ impl Agent {
         let triggers = Triggers::new(brokers.clone(), settings);
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
-        let uplink = Uplink::open(id.clone(), brokers.clone(), storage, settings, apply, ready).await?;
-        let mut files = FileSet::new(config.agent.manifests.as_deref(), triggers.clone(), chosen_by(&config));
-        files.apply().await.map_err(anyhow::Error::msg)?;
+        let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
+        let folder = config.agent.manifests.as_deref();
+        let mut files = FileSet::new(folder, storage, triggers.clone(), chosen_by(&config));
+        files.start().await;
 
         // What produces: the listeners. Both are bound before either serves.
         let mqtt = match config.mqtt.listen {
@@ -150,6 +151,8 @@ impl Agent {
             bound.server.serve(router, bound.door, server_metrics, stop).await;
             "the HTTP listener"
         });
+        let files = Arc::new(tokio::sync::Mutex::new(files));
+        listeners.spawn(mend(files.clone(), sources.clone()));
         let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
         let (stop, up) = (consumers.clone(), uplink.clone());
         carrier.spawn(async move { up.run(stop).await });
@@ -192,7 +195,7 @@ impl Daemon for Agent {
         tokio::select! {
             Some(ended) = self.listeners.join_next() => match ended {
                 Ok(part) => format!("{part} has ended by itself"),
-                Err(error) => format!("a listener has failed: {error}"),
+                Err(error) => format!("a part of the agent has failed: {error}"),
             },
             Some(ended) = self.carrier.join_next() => match ended {
                 Ok(()) => "the uplink has ended by itself".to_owned(),
@@ -215,7 +218,7 @@ impl Daemon for Agent {
                 Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
             }
         }
-        self.files.apply_again().await;
+        self.files.lock().await.apply_again().await;
     }
 
     async fn stop(mut self) {
@@ -226,6 +229,17 @@ impl Daemon for Agent {
         self.triggers.close().await;
         self.brokers.close().await;
     }
+}
+
+/// While the folder of manifests is refused, looks whether it has been mended. What could be used is read again on SIGHUP only.
+async fn mend(files: Arc<tokio::sync::Mutex<FileSet>>, stop: CancellationToken) -> &'static str {
+    while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
+        let mut files = files.lock().await;
+        if files.refused() {
+            files.look().await;
+        }
+    }
+    "the watch over the manifests"
 }
 
 /// The data folder as a file system.
@@ -295,7 +309,9 @@ fn ops(
 ) -> Ops {
     link::register(metrics, uplink);
     let (id, triggers, files, uplink) = (id.clone(), triggers.clone(), files.status(), uplink.clone());
+    let folder = files.clone();
     Ops::new(metrics.clone())
+        .sound("manifests", move || folder.in_force())
         .status(move |status| {
             status.insert("agent".to_owned(), Value::from(id.as_str()));
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));

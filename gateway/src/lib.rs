@@ -2,7 +2,8 @@
 //!
 //! [`Gateway::start`] wires the parts in the order in which an event meets them: Brokers (journals), Triggers, and in front of
 //! them the agents' way in and the HTTP ingress. Manifests are applied before the listener opens, so that an open port means
-//! ready. [`Gateway::stop`] goes the way of the events too: sources first, then delivery, then the journals.
+//! ready; wrong ones do not keep it shut, those from before are run then. [`Gateway::stop`] goes the way of the events too:
+//! sources first, then delivery, then the journals.
 
 pub mod config;
 mod metrics;
@@ -10,7 +11,6 @@ pub mod sync;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use godwit_mesh::broker::Brokers;
@@ -32,9 +32,6 @@ use tokio_util::sync::CancellationToken;
 use config::Config;
 use sync::{AgentSync, SyncSettings};
 
-/// How often the folder of manifests is looked at for changes.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
-
 /// Bytes that an agent may send ahead: over a satellite (0.6 s there and back) this still lets 1.7 MB/s through, where the listener's
 /// own 64 KiB would let 0.1. It is what may come, not what is kept: the credit bounds that.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -48,7 +45,8 @@ pub struct Gateway {
     triggers: Triggers,
     sync: AgentSync,
     files: Arc<tokio::sync::Mutex<FileSet>>,
-    objects: watch::Sender<Manifests>,
+    /// None while there is no set to go by.
+    objects: watch::Sender<Option<Manifests>>,
     certificate: Option<ServerTls>,
     credentials: Option<Credentials>,
     /// The listener and the watch over the folder; they end when `sources` is cancelled.
@@ -88,7 +86,7 @@ impl Gateway {
         let disk = Disk::new(dir).with_context(|| format!("data folder {}", dir.display()))?;
         let storage: Arc<dyn Storage> = Arc::new(disk);
         let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
-        let brokers = Brokers::open(storage, None, defaults).await?;
+        let brokers = Brokers::open(storage.clone(), None, defaults).await?;
 
         // What consumes: the folder's Triggers; the agents get the objects that are for them.
         let settings = DeliverySettings {
@@ -99,9 +97,8 @@ impl Gateway {
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         let here = Box::new(|all: &Manifests| Ok(all.for_here()));
-        let mut files = FileSet::new(config.gateway.manifests.as_deref(), triggers.clone(), here);
-        let all = files.apply().await.map_err(anyhow::Error::msg)?;
-        let (objects, for_agents) = watch::channel(all);
+        let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), here);
+        let (objects, for_agents) = watch::channel(files.start().await);
 
         // What produces: the agents' way in and the ingress, on one listener.
         let settings = SyncSettings {
@@ -115,7 +112,7 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
-        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).naming_no_agent());
 
         let sources = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -172,7 +169,8 @@ impl Daemon for Gateway {
                 Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
             }
         }
-        apply(&self.files, &self.objects).await;
+        let applied = self.files.lock().await.apply_again().await;
+        tell(&self.objects, applied);
     }
 
     async fn stop(mut self) {
@@ -188,34 +186,34 @@ impl Daemon for Gateway {
 /// Applies the folder again whenever a file in it has changed.
 async fn watch_folder(
     files: Arc<tokio::sync::Mutex<FileSet>>,
-    objects: watch::Sender<Manifests>,
+    objects: watch::Sender<Option<Manifests>>,
     stop: CancellationToken,
 ) -> &'static str {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if files.lock().await.changed().await {
-            apply(&files, &objects).await;
-        }
+    while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
+        let applied = files.lock().await.look().await;
+        tell(&objects, applied);
     }
     "the watch over the manifests"
 }
 
-async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &watch::Sender<Manifests>) {
-    if let Some(all) = files.lock().await.apply_again().await {
-        objects.send_if_modified(|now| {
-            let changed = *now != all;
-            *now = all;
-            changed
-        });
-    }
+/// Lets the agents have what was applied, if anything was.
+fn tell(objects: &watch::Sender<Option<Manifests>>, applied: Option<Manifests>) {
+    objects.send_if_modified(|now| {
+        let changed = applied.is_some() && *now != applied;
+        if changed {
+            *now = applied;
+        }
+        changed
+    });
 }
 
 /// What `/status`, `/readyz` and `/metrics` tell.
 fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
     metrics::register(metrics, sync);
     let (triggers, files, sync) = (triggers.clone(), files.status(), sync.clone());
+    let folder = files.clone();
     Ops::new(metrics.clone())
+        .sound("manifests", move || folder.in_force())
         .status(|status| {
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
         })

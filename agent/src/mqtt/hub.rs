@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_mesh::clock::Clock;
-use godwit_mesh::door::Credentials;
+use godwit_mesh::door::{Credentials, Identity};
 use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::Refused;
 use godwit_mesh::room::Room;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::fanout::{Delivery, Message, Queue};
 use super::limits::Limits;
@@ -27,6 +27,7 @@ use super::routes::Routes;
 use super::session::{Link, Order, Session};
 use super::status::Counters;
 use super::subscriptions::{Options, Subscriptions};
+use super::will::{KeptWill, WillRoom};
 
 /// How often a will is tried again when the journal is busy, and how long.
 const WILL_TRIES: u32 = 50;
@@ -45,6 +46,7 @@ pub(super) struct Hub {
     pub(super) counters: Counters,
     /// For packets that are large and not whole yet.
     pub(super) room: Room,
+    pub(super) wills: WillRoom,
     /// Open TCP connections.
     pub(super) open: AtomicUsize,
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
@@ -66,7 +68,7 @@ pub(super) struct Seat {
     /// Open hand-shakes, while the connection has them.
     pub(super) handshakes: Handshakes,
     pub(super) expiry_seconds: u32,
-    pub(super) will: Option<Box<Will>>,
+    pub(super) will: Option<Box<KeptWill>>,
     left: bool,
 }
 
@@ -82,7 +84,7 @@ pub(super) enum NoSeat {
 /// What [`Hub::sweep`] found.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    pub(super) wills: Vec<(Arc<Session>, Box<Will>)>,
+    pub(super) wills: Vec<(Arc<Session>, Box<KeptWill>)>,
     pub(super) expired: Vec<Arc<Session>>,
 }
 
@@ -94,12 +96,14 @@ pub(super) struct Claim<'a> {
     pub(super) expiry_seconds: u32,
     pub(super) version: Version,
     pub(super) peer: SocketAddr,
+    pub(super) identity: Option<&'a Identity>,
 }
 
 impl Hub {
     pub(super) fn new(limits: Limits, clock: Clock, routes: Routes, credentials: Option<Credentials>) -> Self {
         let hub = Self {
             room: Room::new(limits.partial_bytes.max(limits.max_packet_bytes)),
+            wills: WillRoom::new(limits.will_bytes),
             limits,
             clock,
             routes,
@@ -196,6 +200,7 @@ impl Hub {
         state.link = Some(Link {
             version: claim.version,
             peer: claim.peer,
+            identity: claim.identity.cloned(),
             since_ms: self.clock.elapsed_ms(),
             waker: None,
             order: None,
@@ -220,7 +225,7 @@ impl Hub {
             let will = seat.session.lock().will.take();
             if let Some((_, will)) = will {
                 // The session that it belongs to ends here.
-                self.publish_will(&seat.session, &will).await;
+                self.publish_will(&seat.session, &will.will).await;
             }
             self.forget_durably(&mut seat).await?;
             seat.present = false;
@@ -252,6 +257,7 @@ impl Hub {
             expiry_seconds: 0,
             version: Version::V4,
             peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            identity: None,
         };
         if let Ok((found, Some(mut seat))) = self.find_or_make(&claim) {
             if Arc::ptr_eq(&found, session) {
@@ -391,6 +397,26 @@ impl Hub {
         }
     }
 
+    /// Whether what a client came in with is still in force.
+    pub(super) fn in_force(&self, identity: Option<&Identity>) -> bool {
+        self.credentials.as_ref().zip(identity).is_none_or(|(credentials, identity)| credentials.in_force(identity))
+    }
+
+    /// Tells those connections to go whose clients came in with what is no longer in force.
+    pub(super) fn revoke(&self) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in sessions {
+            let identity = session.lock().link.as_ref().and_then(|link| link.identity.clone());
+            if !self.in_force(identity.as_ref()) {
+                info!(
+                    client = &*session.client_id,
+                    "the client's credentials have changed or gone: its connection is closed"
+                );
+                session.order(Order::Revoked);
+            }
+        }
+    }
+
     /// What has to be done as time passes: wakes connections whose deadline has passed, and answers the wills that are due and
     /// the sessions that have expired. Looks again when the next deadline comes, but not sooner than in [`LOOK_AGAIN_MS`].
     pub(super) fn sweep(&self) -> Due {
@@ -459,7 +485,7 @@ impl Seat {
         let will = self.will.take();
         let mut now = None;
         if let Some(will) = will {
-            let wait_seconds = will.delay_seconds.min(self.expiry_seconds);
+            let wait_seconds = will.will.delay_seconds.min(self.expiry_seconds);
             if wait_seconds == 0 {
                 now = Some(will);
             } else {
@@ -476,7 +502,7 @@ impl Seat {
         self.let_go();
         drop(self);
         if let Some(will) = now {
-            hub.publish_will(&session, &will).await;
+            hub.publish_will(&session, &will.will).await;
         }
     }
 

@@ -9,19 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use godwit_mesh::door::Identity;
 use tokio::sync::Notify;
 
 use super::fanout::{Delivery, Queue};
 use super::limits::Limits;
 use super::packet::Version;
-use super::packet::connect::Will;
 use super::qos2::Handshakes;
+use super::will::KeptWill;
 
 /// What a connection is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Another connection has the client id now.
     TakenOver,
+    /// What the client came in with is no longer in force.
+    Revoked,
     /// The listener stops.
     Shutdown,
 }
@@ -50,7 +53,7 @@ pub(super) struct State {
     pub(super) expiry_seconds: u32,
     pub(super) away_since_ms: u64,
     /// A will that waits for its delay, and when it is due.
-    pub(super) will: Option<(u64, Box<Will>)>,
+    pub(super) will: Option<(u64, Box<KeptWill>)>,
 }
 
 impl State {
@@ -70,6 +73,8 @@ impl State {
 pub(super) struct Link {
     pub(super) version: Version,
     pub(super) peer: SocketAddr,
+    /// Who it is; none where everybody may come in.
+    pub(super) identity: Option<Identity>,
     pub(super) since_ms: u64,
     pub(super) waker: Option<Waker>,
     pub(super) order: Option<Order>,

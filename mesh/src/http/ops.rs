@@ -1,7 +1,8 @@
 //! For those who run it: `/healthz`, `/readyz`, `/metrics` and `/status`.
 //!
 //! The parts register what they have to tell; nothing here knows them. `/healthz` says that the process serves, `/readyz` that
-//! every part is ready, or which is not and why. Both answer without credentials, and tell nothing else.
+//! every part is ready, or which is not and why; a part that works, but not as it should, is named in an answer that is still
+//! "ready". Both answer without credentials, and tell nothing else.
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub struct Ops {
     metrics: Metrics,
     status: Vec<Tell>,
     ready: Vec<(&'static str, Ready)>,
+    sound: Vec<(&'static str, Ready)>,
 }
 
 impl std::fmt::Debug for Ops {
@@ -34,7 +36,7 @@ impl Ops {
     /// Operations endpoints that show these metrics.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, status: Vec::new(), ready: Vec::new() }
+        Self { metrics, status: Vec::new(), ready: Vec::new(), sound: Vec::new() }
     }
 
     /// Adds members to `/status`: the function puts them into the object. It must not block.
@@ -48,6 +50,14 @@ impl Ops {
     #[must_use]
     pub fn ready(mut self, part: &'static str, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.ready.push((part, Box::new(ready)));
+        self
+    }
+
+    /// Adds a condition whose failure makes the process degraded, not unready: it takes events, and somebody should look. The
+    /// error says what is wrong, to everybody. It must not block.
+    #[must_use]
+    pub fn sound(mut self, part: &'static str, sound: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.sound.push((part, Box::new(sound)));
         self
     }
 
@@ -88,13 +98,15 @@ impl Ops {
     }
 
     fn readiness(&self) -> super::Response {
-        let missing: Vec<String> =
-            self.ready.iter().filter_map(|(part, ready)| ready().err().map(|why| format!("{part}: {why}"))).collect();
-        if missing.is_empty() {
-            respond::text(StatusCode::OK, "ready")
-        } else {
-            respond::problem(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n"))
+        let failed = |parts: &[(&'static str, Ready)]| -> Vec<String> {
+            parts.iter().filter_map(|(part, holds)| holds().err().map(|why| format!("{part}: {why}"))).collect()
+        };
+        let (missing, degraded) = (failed(&self.ready), failed(&self.sound));
+        if !missing.is_empty() {
+            return respond::problem(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n"));
         }
+        let degraded: String = degraded.iter().map(|why| format!("\ndegraded: {why}")).collect();
+        respond::text(StatusCode::OK, format_args!("ready{degraded}"))
     }
 }
 

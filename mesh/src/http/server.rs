@@ -272,6 +272,7 @@ impl Shared {
             limits: self.limits.clone(),
             room: self.room.clone(),
             shutdown: self.shutdown.clone(),
+            credentials: self.door.credentials.clone(),
             watch,
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);

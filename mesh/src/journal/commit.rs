@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use super::consumer::ByHand;
 use super::error::Refused;
 use super::log::{Batch, Log, lock};
 use super::state::{ConsumerState, Move, put_move};
@@ -157,6 +158,8 @@ pub(super) struct Pending {
     pub(super) cursors: BTreeMap<u32, Arc<AtomicU64>>,
     /// Consumers whose seek is not durable yet.
     pub(super) seeks: BTreeSet<u32>,
+    /// What the last moves by hand have noted, durable or not.
+    pub(super) by_hand: BTreeMap<u32, ByHand>,
     new_options: Option<Options>,
     round: Round,
     /// The writer sleeps, and must be woken for anything but events.

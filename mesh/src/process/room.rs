@@ -16,6 +16,8 @@ use crate::config::{self, StoragePolicy};
 use crate::journal::{Options, Policy};
 use crate::storage::{Storage, read_exact_at};
 
+use super::write_kept;
+
 /// Where the limit is kept that the first start chose.
 const FILE: &str = "max-bytes";
 
@@ -127,15 +129,7 @@ pub fn read_small(storage: &dyn Storage, path: &str) -> io::Result<Option<String
 /// # Errors
 /// What the file system says; the old file is then as it was.
 pub fn write_small(storage: &dyn Storage, path: &str, text: &str) -> io::Result<()> {
-    let new = format!("{path}.new");
-    let file = storage.open(&new, true)?;
-    file.set_len(0)?;
-    file.write_all_at(text.as_bytes(), 0)?;
-    // durable before: the rename below may only show a name whose bytes are on the disk. A power cut before it leaves the old
-    // file and perhaps a `.new`, which the next write overwrites; one after it leaves the new file.
-    file.sync_data()?;
-    storage.rename(&new, path)?;
-    storage.sync_dir("")
+    write_kept(storage, path, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -166,15 +160,5 @@ mod tests {
         ] {
             assert_eq!((choose(free), segment_bytes(choose(free))), (room, segment), "{free} bytes free");
         }
-    }
-
-    #[test]
-    fn a_small_file_is_replaced_whole() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let disk = Disk::new(dir.path()).expect("a disk");
-        assert_eq!(read_small(&disk, "agent-id").expect("read"), None);
-        write_small(&disk, "agent-id", "a-long-name\n").expect("written");
-        write_small(&disk, "agent-id", "b\n").expect("written");
-        assert_eq!(read_small(&disk, "agent-id").expect("read").as_deref(), Some("b\n"));
     }
 }

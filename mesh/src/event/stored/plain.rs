@@ -28,12 +28,13 @@ pub(crate) struct PlainEvent<'a> {
 }
 
 impl<'a> PlainEvent<'a> {
-    /// Looks whether headers and body are a plain event. `goes_along` tells which headers, by their name in lower case, are kept
-    /// with an event.
+    /// Looks whether headers and body are a plain event. `dropped` are the attributes that do not stay as a sender gave them;
+    /// `goes_along` tells which headers, by their name in lower case, are kept with an event.
     pub(crate) fn read(
         headers: &'a [Header<'a>],
         data: &'a [u8],
         limits: &Limits,
+        dropped: &[&str],
         goes_along: impl Fn(&str) -> bool,
     ) -> Option<Self> {
         let (mut id, mut source, mut ty, mut version, mut content_type) = (None, None, None, None, None);
@@ -42,7 +43,7 @@ impl<'a> PlainEvent<'a> {
             let name = header.name;
             if let Some(attribute) = name.strip_prefix("ce-") {
                 let text = std::str::from_utf8(header.value).ok().filter(|text| !needs_encoding(text))?;
-                let changes = matches!(attribute, "datacontenttype" | "knativearrivaltime" | TTL);
+                let changes = matches!(attribute, "datacontenttype" | TTL) || dropped.contains(&attribute);
                 let twice = headers.get(..at)?.iter().any(|other| other.name == name);
                 if changes || twice || !is_attribute_name(attribute) || check_text(attribute, text).is_err() {
                     return None;
@@ -116,7 +117,9 @@ mod tests {
     fn plain(headers: &[(&str, &str)], data: &[u8]) -> Option<Vec<u8>> {
         let headers: Vec<Header<'_>> =
             headers.iter().map(|(name, value)| Header { name, value: value.as_bytes() }).collect();
-        let event = PlainEvent::read(&headers, data, &Limits::default(), |name| name.starts_with("knative-"))?;
+        let event = PlainEvent::read(&headers, data, &Limits::default(), &["knativearrivaltime"], |name| {
+            name.starts_with("knative-")
+        })?;
         let mut out = Vec::new();
         event.encode(&mut out, ARRIVAL);
         Some(out)

@@ -24,6 +24,9 @@ use crate::names::{BrokerName, RESERVED_NAMESPACES};
 /// The attribute that says when the event came (D10). It is kept in the record, so what a sender claims is dropped.
 const ARRIVAL: &str = "knativearrivaltime";
 
+/// The attribute that says from which agent an event came.
+const AGENT: &str = "godwitagent";
+
 const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
@@ -39,6 +42,8 @@ pub struct Ingress {
     clock: Clock,
     default_name: BrokerName,
     limits: EventLimits,
+    /// What senders may not claim.
+    dropped: &'static [&'static str],
     accepted: Counter,
     refused: Counter,
     acknowledged: Histogram,
@@ -81,6 +86,7 @@ impl Ingress {
             clock,
             default_name: BrokerName::default(),
             limits: EventLimits::default(),
+            dropped: &[ARRIVAL],
             accepted: metrics.counter("godwit_http_ingress_events", "Events taken by HTTP, durable.", &[]),
             refused: metrics.counter("godwit_http_ingress_refused", "HTTP ingress requests that were refused.", &[]),
             acknowledged: metrics.histogram(
@@ -90,6 +96,13 @@ impl Ingress {
                 LATENCY_US,
             ),
         }
+    }
+
+    /// At a gateway: which agent an event came from is said by the sync alone, so what a sender claims is dropped.
+    #[must_use]
+    pub fn naming_no_agent(mut self) -> Self {
+        self.dropped = &[ARRIVAL, AGENT];
+        self
     }
 
     /// Answers any request that is for the ingress.
@@ -142,6 +155,9 @@ impl Ingress {
         let batch = events.len() != 1;
         for (n, event) in events.iter_mut().enumerate() {
             admit(event, event_bytes, batch.then_some(n))?;
+            for name in self.dropped {
+                event.remove(name);
+            }
         }
         if !events.is_empty() {
             self.store(broker.journal(), events, request).await.map_err(refused)?;
@@ -202,7 +218,7 @@ fn is_batch(headers: &HeaderMap) -> bool {
     value.get(..BATCH.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH))
 }
 
-/// Checks and changes what an ingress must: size, time to live, the arrival time of another broker.
+/// Checks and changes what an ingress must: size, time to live.
 fn admit(event: &mut Event, event_bytes: usize, place: Option<usize>) -> Result<(), Box<Response>> {
     let size = event.data().map_or(0, bytes::Bytes::len);
     if size > event_bytes {
@@ -210,7 +226,6 @@ fn admit(event: &mut Event, event_bytes: usize, place: Option<usize>) -> Result<
         return Err(respond::problem(StatusCode::PAYLOAD_TOO_LARGE, at(place, &why)).into());
     }
     count_down(event).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, at(place, &why.to_string())))?;
-    event.remove(ARRIVAL);
     Ok(())
 }
 

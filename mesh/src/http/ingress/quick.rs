@@ -28,7 +28,7 @@ impl Ingress {
             Target::Broker(namespace, name) => self.brokers.find(namespace, name),
             Target::Reserved | Target::Malformed => None,
         }?;
-        let event = PlainEvent::read(headers, body, &self.limits, goes_along)?;
+        let event = PlainEvent::read(headers, body, &self.limits, self.dropped, goes_along)?;
         let arrival_ms = self.clock.wall_ms();
         let queued = broker.journal().append(|append| append.event(|out| event.encode(out, arrival_ms)));
         Some(Begun { receipt: queued.ok()?, arrived })
