@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::sink::{Say, Sink};
 use super::world::{World, event, eventually, trigger};
-use crate::event::StoredEvent;
+use crate::event::{Event, StoredEvent};
 
 fn delivery(text: &str) -> String {
     let lines: Vec<String> = text.split(", ").map(|line| format!("    {line}")).collect();
