@@ -21,7 +21,7 @@ pub use folder::ManifestFolder;
 pub use front::{Bound, Front, FrontError, credentials, listener};
 pub use memory::{forget_start, give_back, keep_small};
 pub use notify::Notifier;
-pub use room::{broker_defaults, read_small, write_small};
+pub use room::{broker_defaults, chosen_limit, read_small, write_small};
 pub use serve::{Daemon, ServeError, serve};
 pub use signals::{Signal, Signals};
 

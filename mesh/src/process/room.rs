@@ -52,9 +52,15 @@ fn kept_or_chosen(storage: &dyn Storage) -> io::Result<u64> {
     if let Some(kept) = read_small(storage, FILE)?.and_then(|text| text.trim().parse().ok()) {
         return Ok(kept);
     }
-    let chosen = (storage.free_bytes()? / 4).max(LEAST_BYTES);
+    let chosen = chosen_limit(storage.free_bytes()?);
     write_small(storage, FILE, &format!("{chosen}\n"))?;
     Ok(chosen)
+}
+
+/// The limit that a first start chooses with so many bytes free.
+#[must_use]
+pub fn chosen_limit(free_bytes: u64) -> u64 {
+    (free_bytes / 4).max(LEAST_BYTES)
 }
 
 /// The text of a small file in the data folder, `None` if it is not there. What is no text in it reads as U+FFFD.
