@@ -143,7 +143,7 @@ fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&have, rest) = input.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {
-        0..0x80 => (usize::from(first), rest),
+        0..=0x7f => (usize::from(first), rest),
         // Up to 3 bytes of length: no certificate has 16 MiB.
         0x81..=0x83 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
