@@ -168,8 +168,10 @@ fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
         ("gateway.ca-file", &config.gateway.ca_file, Owner::Trusted),
         ("delivery.ca-file", &config.delivery.ca_file, Owner::Trusted),
     ];
-    let chains: Vec<Chain<'_>> =
-        files.iter().filter_map(|(key, path, owner)| Some(Chain { key: *key, path: path.as_deref()?, owner: *owner })).collect();
+    let chains: Vec<Chain<'_>> = files
+        .iter()
+        .filter_map(|(key, path, owner)| Some(Chain { key: *key, path: path.as_deref()?, owner: *owner }))
+        .collect();
     tell(doctor::certificates(&chains, now()));
     let mqtt = config.mqtt.listen.map(|address| Listener { section: "mqtt", address });
     let listeners: Vec<Listener> =
