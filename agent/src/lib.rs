@@ -5,6 +5,8 @@
 //! from before are run then. [`Agent::stop`] goes the way of the events too: sources first, then delivery, then the journals.
 
 pub mod config;
+pub mod doctor;
+pub mod flags;
 mod identity;
 mod link;
 pub mod mqtt;
@@ -24,6 +26,7 @@ use godwit_mesh::http::ops::Ops;
 use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::{AgentId, BrokerName};
+use godwit_mesh::observe;
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
 use godwit_mesh::state::{DataDir, Lock};
 use godwit_mesh::storage::{Disk, Storage};
@@ -68,21 +71,34 @@ pub struct Addresses {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    let credentials = process::credentials(&config.auth)?;
-    mqtt_tls(config, credentials.is_some())?;
-    Front::prepare(&config.http, credentials)?;
-    if let Some(id) = &config.agent.id {
-        AgentId::new(id).context("agent.id")?;
-    }
-    if let Some(url) = &config.gateway.url {
-        link::check_url(url)?;
-    }
+    check_doors(config)?;
+    check_values(config)?;
     if let Some(file) = &config.gateway.token_file {
         std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
     }
     if let Some(folder) = &config.agent.manifests {
         Manifests::load_dir(folder)?;
     }
+    Ok(())
+}
+
+/// The rule for listeners, their certificates, and the credentials.
+fn check_doors(config: &Config) -> anyhow::Result<()> {
+    let credentials = process::credentials(&config.auth)?;
+    mqtt_tls(config, credentials.is_some())?;
+    Front::prepare(&config.http, credentials)?;
+    Ok(())
+}
+
+/// What can be told without any file.
+fn check_values(config: &Config) -> anyhow::Result<()> {
+    if let Some(id) = &config.agent.id {
+        AgentId::new(id).context("agent.id")?;
+    }
+    if let Some(url) = &config.gateway.url {
+        link::check_url(url)?;
+    }
+    observe::check_level(&config.log.level)?;
     Ok(())
 }
 

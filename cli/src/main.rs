@@ -8,6 +8,7 @@ mod client;
 mod completion;
 mod cursor;
 mod dev;
+mod doctor;
 mod get;
 mod link;
 mod output;
@@ -29,7 +30,8 @@ Examples:
   godwit dev                                    a gateway and an agent on this machine, to try things out
   godwit send --type door.opened --data '{\"door\":3}'
   godwit tail --from start
-  godwit get brokers";
+  godwit get brokers
+  godwit doctor                                 is this board fit for an agent?";
 
 /// Run, feed, watch and steer Godwit's agents and gateways.
 #[derive(Debug, Parser)]
@@ -61,6 +63,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Check manifests without a server.
     Check(check::CheckArgs),
+    /// Look at this board: is it fit for an agent, and what is to be done?
+    Doctor(doctor::DoctorArgs),
     /// Write the completion script for a shell.
     Completion(completion::CompletionArgs),
 }
@@ -92,6 +96,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Passwd(args) => passwd::run(&args).map(done),
         Command::Token(args) => token::run(&args).map(done),
         Command::Check(args) => check::run(&args),
+        // It has a runtime of its own, which it leaves behind when something hangs.
+        Command::Doctor(args) => doctor::run(&server, args),
         Command::Completion(args) => completion::run(&args).map(done),
     }
 }

@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
 fn every_command_has_help_with_examples() {
     let all = text(&godwit(&["--help"]).stdout);
     assert!(all.contains("Exit codes: 0 done"), "{all}");
-    for command in ["dev", "send", "tail", "get", "cursor", "link", "passwd", "token", "check", "completion"] {
+    for command in ["dev", "send", "tail", "get", "cursor", "link", "passwd", "token", "check", "doctor", "completion"] {
         assert!(all.contains(command), "{command} is not in the help");
         let output = godwit(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
@@ -53,7 +53,9 @@ fn completion_is_written_for_three_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let output = godwit(&["completion", shell]);
         assert!(output.status.success(), "{shell}");
-        assert!(text(&output.stdout).contains("cursor"), "{shell}");
+        for word in ["cursor", "doctor", "endurance"] {
+            assert!(text(&output.stdout).contains(word), "{shell} has no {word}");
+        }
     }
 }
 

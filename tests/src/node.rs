@@ -199,7 +199,11 @@ impl Node {
         Ok(process.last_lines())
     }
 
-    fn line(&self) -> Result<Line> {
+    /// Writes its configuration beside its log and gives the file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_config(&self) -> Result<PathBuf> {
         let config = self.log.with_extension("toml");
         let mut text = String::new();
         for (section, keys) in &self.settings {
@@ -209,6 +213,11 @@ impl Node {
             }
         }
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        Ok(config)
+    }
+
+    fn line(&self) -> Result<Line> {
+        let config = self.write_config()?;
         let line = Line {
             program: self.binary.clone().unwrap_or_else(|| binaries::path(self.program)),
             arguments: vec!["--config".to_owned(), config.display().to_string()],

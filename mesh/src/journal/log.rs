@@ -22,7 +22,7 @@ use super::{Committed, Epoch, Offset, Options};
 use crate::storage::{Storage, StorageFile};
 
 /// Spare segments that events may not use: the head-room in which cursors still move and restarts still work on a full disk.
-pub(super) const RESERVE: usize = 2;
+pub const RESERVE: usize = 2;
 /// A sealed segment's index and summary lie in the last bytes of its file; so many of them.
 pub(super) fn footer_bytes(segment_bytes: u64) -> u64 {
     (8 << 10).min(segment_bytes / 8)

@@ -34,7 +34,7 @@ pub use consumer::Consumer;
 pub use control::{ConsumerStatus, Done, DropReason, Start};
 pub use error::{OpenError, ReadError, Refused};
 pub use face::{Append, Journal};
-pub use log::{Batch, Log};
+pub use log::{Batch, Log, RESERVE as RESERVE_SEGMENTS};
 pub use offset::{Epoch, Lineage, Offset};
 pub use options::{MIN_SEGMENT_BYTES, Options, Policy};
 pub use reader::{Core, Interest, Item, Reader};

@@ -41,7 +41,7 @@ pub fn broker_defaults(storage: &dyn Storage, section: &config::Storage, clock: 
         Some(size) => size.0,
         None => kept_or_chosen(storage).map_err(|e| io::Error::new(e.kind(), format!("{FILE} in the data folder: {e}")))?,
     };
-    let segment_bytes = section.segment_bytes.map_or_else(|| segment_bytes(max_bytes), |size| size.0);
+    let segment_bytes = section.segment_bytes.map_or_else(|| chosen_segment(max_bytes), |size| size.0);
     let options = Options {
         segment_bytes,
         max_bytes,
@@ -60,14 +60,16 @@ pub fn broker_defaults(storage: &dyn Storage, section: &config::Storage, clock: 
     Ok(BrokerDefaults { options, ..BrokerDefaults::default() })
 }
 
-/// The size of segments that suits the room.
-fn segment_bytes(max_bytes: u64) -> u64 {
+/// The size of segments that suits the room, unless the configuration says another.
+#[must_use]
+pub fn chosen_segment(max_bytes: u64) -> u64 {
     (max_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()) & !4095
 }
 
-/// What the first start makes of the free disk.
-fn choose(free: u64) -> u64 {
-    (free / 4).max(USEFUL_BYTES.min(free / 2))
+/// The limit that a first start chooses with so many bytes free.
+#[must_use]
+pub fn chosen_limit(free_bytes: u64) -> u64 {
+    (free_bytes / 4).max(USEFUL_BYTES.min(free_bytes / 2))
 }
 
 /// Says what small room means, and what is missing where it does not even do for one broker.
@@ -102,7 +104,7 @@ fn kept_or_chosen(storage: &dyn Storage) -> io::Result<u64> {
     if let Some(kept) = read_small(storage, FILE)?.and_then(|text| text.trim().parse().ok()) {
         return Ok(kept);
     }
-    let chosen = choose(storage.free_bytes()?);
+    let chosen = chosen_limit(storage.free_bytes()?);
     write_small(storage, FILE, &format!("{chosen}\n"))?;
     Ok(chosen)
 }
@@ -158,7 +160,7 @@ mod tests {
             (16 * MIB, 8 * MIB, MIB),
             (MIB, MIB / 2, MIB / 4),
         ] {
-            assert_eq!((choose(free), segment_bytes(choose(free))), (room, segment), "{free} bytes free");
+            assert_eq!((chosen_limit(free), chosen_segment(chosen_limit(free))), (room, segment), "{free} bytes free");
         }
     }
 }
