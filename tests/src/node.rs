@@ -40,6 +40,8 @@ pub struct Node {
     pub bearer: Option<String>,
     /// Variables set for it.
     pub environment: Vec<(String, String)>,
+    /// The folder of its program, where that is not the one of all others ([`binaries`]).
+    pub programs: Option<PathBuf>,
 }
 
 impl Node {
@@ -92,6 +94,7 @@ impl Node {
             before: Vec::new(),
             bearer: None,
             environment: Vec::new(),
+            programs: None,
         })
     }
 
@@ -204,7 +207,7 @@ impl Node {
         }
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         Ok(Line {
-            program: binaries::path(self.program),
+            program: self.programs.as_ref().map_or_else(|| binaries::path(self.program), |folder| folder.join(self.program)),
             arguments: vec!["--config".to_owned(), config.display().to_string()],
             environment: self.environment.clone(),
             before: self.before.clone(),
