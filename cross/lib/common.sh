@@ -42,14 +42,13 @@ die() {
     exit 1
 }
 
-# step NAME COMMAND…: runs it and says how long it took.
+# step NAME COMMAND…: runs it and says how long it took. No condition around it: `set -e` must hold in COMMAND.
 step() {
-    local name=$1 begun=$SECONDS status=0
+    local name=$1 begun=$SECONDS
     shift
     printf -- '-- %s\n' "$name" >&2
-    "$@" || status=$?
-    printf -- '-- %s: %d s%s\n' "$name" $((SECONDS - begun)) "$([ "$status" -eq 0 ] || echo ", FAILED")" >&2
-    return "$status"
+    "$@"
+    printf -- '-- %s: %d s\n' "$name" $((SECONDS - begun)) >&2
 }
 
 # once FOLDER COMMAND…: has COMMAND fill a new folder, given as its last argument, and only then gives it its name. What was cut
