@@ -8,6 +8,7 @@ mod client;
 mod completion;
 mod cursor;
 mod dev;
+mod eval;
 mod get;
 mod link;
 mod output;
@@ -15,6 +16,7 @@ mod passwd;
 mod send;
 mod tail;
 mod token;
+mod trigger;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Check manifests without a server.
     Check(check::CheckArgs),
+    /// Run a CESQL expression on an event without a server.
+    Eval(eval::EvalArgs),
+    /// Try out Triggers in files without a server.
+    Trigger(trigger::TriggerArgs),
     /// Write the completion script for a shell.
     Completion(completion::CompletionArgs),
 }
@@ -92,6 +98,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Passwd(args) => passwd::run(&args).map(done),
         Command::Token(args) => token::run(&args).map(done),
         Command::Check(args) => check::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Trigger(args) => trigger::run(&args),
         Command::Completion(args) => completion::run(&args).map(done),
     }
 }

@@ -214,14 +214,14 @@ async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &watch::Sender<Mani
 /// What `/status`, `/readyz` and `/metrics` tell.
 fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
     metrics::register(metrics, sync);
-    let (triggers, files, sync) = (triggers.clone(), files.status(), sync.clone());
+    let (files, sync) = (files.status(), sync.clone());
     Ops::new(metrics.clone())
         .status(|status| {
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
         })
         .brokers(brokers)
+        .triggers(triggers)
         .status(move |status| {
-            status.insert("triggers".to_owned(), triggers.status());
             status.insert("agents".to_owned(), sync.status());
             status.insert("manifests".to_owned(), files.to_json());
         })

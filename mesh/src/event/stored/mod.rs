@@ -43,6 +43,7 @@ pub use derive::WRAPPED_TYPE;
 pub use encode::{encode_event, encode_publish, with_origin};
 pub use layout::{Split, join, split};
 pub use publish::MqttPublish;
+pub(crate) use record::Found;
 pub use record::{Origin, StoredEvent};
 
 use thiserror::Error;
