@@ -132,7 +132,7 @@ impl StoredEvent {
     }
 
     /// The attribute with this name, `specversion` included. `scratch` holds what had to be derived; nothing is allocated once it
-    /// has grown to that. A malformed entry ends the search.
+    /// has grown to that. Entries before it are not checked.
     pub fn attribute<'s>(&'s self, name: &str, scratch: &'s mut String) -> Option<AttributeRef<'s>> {
         scratch.clear();
         match self.find(name, scratch)? {
