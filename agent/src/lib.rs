@@ -324,7 +324,7 @@ fn ops(
     mqtt: Option<mqtt::Handle>,
 ) -> Ops {
     link::register(metrics, uplink);
-    let (id, triggers, files, uplink) = (id.clone(), triggers.clone(), files.status(), uplink.clone());
+    let (id, files, uplink) = (id.clone(), files.status(), uplink.clone());
     let folder = files.clone();
     Ops::new(metrics.clone())
         .sound("manifests", move || folder.in_force())
@@ -334,8 +334,8 @@ fn ops(
             status.insert("link".to_owned(), uplink.status());
         })
         .brokers(brokers)
+        .triggers(triggers)
         .status(move |status| {
-            status.insert("triggers".to_owned(), triggers.status());
             status.insert("manifests".to_owned(), files.to_json());
             if let Some(Value::Object(mut listener)) = mqtt.as_ref().map(mqtt::Handle::status) {
                 // The sessions stand by themselves: they outlive connections.

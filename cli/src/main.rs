@@ -9,6 +9,7 @@ mod completion;
 mod cursor;
 mod dev;
 mod doctor;
+mod eval;
 mod get;
 mod link;
 mod output;
@@ -16,6 +17,7 @@ mod passwd;
 mod send;
 mod tail;
 mod token;
+mod trigger;
 
 use std::process::ExitCode;
 
@@ -65,6 +67,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Look at this board: is it fit for an agent, and what is to be done?
     Doctor(doctor::DoctorArgs),
+    /// Run a CESQL expression on an event without a server.
+    Eval(eval::EvalArgs),
+    /// Try out Triggers in files without a server.
+    Trigger(trigger::TriggerArgs),
     /// Write the completion script for a shell.
     Completion(completion::CompletionArgs),
 }
@@ -98,6 +104,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         // It has a runtime of its own, which it leaves behind when something hangs.
         Command::Doctor(args) => doctor::run(&server, args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Trigger(args) => trigger::run(&args),
         Command::Completion(args) => completion::run(&args).map(done),
     }
 }

@@ -210,7 +210,7 @@ fn tell(objects: &watch::Sender<Option<Manifests>>, applied: Option<Manifests>) 
 /// What `/status`, `/readyz` and `/metrics` tell.
 fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
     metrics::register(metrics, sync);
-    let (triggers, files, sync) = (triggers.clone(), files.status(), sync.clone());
+    let (files, sync) = (files.status(), sync.clone());
     let folder = files.clone();
     Ops::new(metrics.clone())
         .sound("manifests", move || folder.in_force())
@@ -218,8 +218,8 @@ fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSe
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
         })
         .brokers(brokers)
+        .triggers(triggers)
         .status(move |status| {
-            status.insert("triggers".to_owned(), triggers.status());
             status.insert("agents".to_owned(), sync.status());
             status.insert("manifests".to_owned(), files.to_json());
         })

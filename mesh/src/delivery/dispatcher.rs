@@ -208,7 +208,12 @@ impl Dispatcher {
                 }
             };
             let stored = StoredEvent::new(body.clone(), epoch, offset, self.context.brokers.agent());
-            if stored.as_ref().is_ok_and(|event| !self.plan.filter.matches(event, &mut scratch)) {
+            let verdict = stored.as_ref().ok().map(|event| self.plan.filter.judge(event, &mut scratch));
+            if let Some(faults) = verdict.map(|verdict| verdict.faults).filter(|faults| *faults > 0) {
+                self.live.faults(faults);
+            }
+            // What cannot be read cannot be judged: it is treated as wanted, and ends as a dead letter.
+            if verdict.is_some_and(|verdict| !verdict.wanted) {
                 progress.add(offset.plus(1), |done| done.filtered += 1);
                 continue;
             }

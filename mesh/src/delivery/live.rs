@@ -1,5 +1,6 @@
 //! What a Trigger's task tells those who ask: readiness, last error, retries.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ pub(crate) struct Live {
     pub(crate) name: ObjectName,
     pub(crate) owner: Owner,
     pub(crate) uid: String,
+    /// Filter errors since the task's first start in this process.
+    faults: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -51,7 +54,7 @@ impl Live {
         let not_yet = NotReady { reason: "Starting", message: "not started yet".to_owned(), waits_for_broker: false };
         let state =
             State { ready: Err(not_yet), subscriber_uri: None, dead_letter_sink_uri: None, last_error: None, retry: None };
-        Self { name, owner, uid, state: Mutex::new(state) }
+        Self { name, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     /// The name of the Trigger's consumer.
@@ -74,6 +77,16 @@ impl Live {
             }
             Err(why) => state.ready = Err(why.clone()),
         }
+    }
+
+    /// Counts filter errors: expressions that met an error or had a value that is no Boolean.
+    pub(crate) fn faults(&self, more: u32) {
+        self.faults.fetch_add(more.into(), Ordering::Relaxed);
+    }
+
+    /// The filter errors so far.
+    pub(crate) fn filter_errors(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// Notes a failed attempt.
@@ -123,6 +136,7 @@ impl Live {
             "consumer": consumer,
             "cursor": ledger.as_ref().map(|l| l.cursor.0),
             "pending": ledger.as_ref().map_or(0, |l| l.pending),
+            "filter_errors": self.filter_errors(),
             "last_error": state.last_error.as_ref().map(|e| json!({
                 "message": e.message,
                 "code": e.code,

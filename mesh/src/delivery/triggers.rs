@@ -204,6 +204,12 @@ impl Triggers {
         Value::Array(shown.collect())
     }
 
+    /// How many filter errors each Trigger had since its task was first started in this process.
+    #[must_use]
+    pub fn filter_errors(&self) -> Vec<(ObjectName, u64)> {
+        self.0.table().entries.iter().map(|(name, entry)| (name.clone(), entry.live.filter_errors())).collect()
+    }
+
     /// Whether every Trigger that `owner` brought is ready.
     ///
     /// # Errors

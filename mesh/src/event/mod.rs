@@ -28,7 +28,7 @@ pub use error::{ErrorKind, EventError, ValueError};
 pub use limits::Limits;
 pub use model::{Event, EventBuilder};
 pub use rules::{check_attribute_name, check_string, check_timestamp};
-pub(crate) use stored::PlainEvent;
+pub(crate) use stored::{Found, PlainEvent};
 pub use stored::{
     AttributeRef, MqttPublish, Origin, Split, StoredError, StoredEvent, WRAPPED_TYPE, encode_event, encode_publish, join,
     split, with_origin,

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::metrics::{Format, Metrics, Samples};
 use super::{Router, respond};
 use crate::broker::Brokers;
+use crate::delivery::Triggers;
 
 type Tell = Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>;
 type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -71,6 +72,23 @@ impl Ops {
             status.insert("brokers".to_owned(), shown.status());
         })
         .ready("brokers", move || have_room(&asked))
+    }
+
+    /// Shows the Triggers in `/status` and `/metrics`.
+    #[must_use]
+    pub fn triggers(self, triggers: &Triggers) -> Self {
+        let shown = triggers.clone();
+        self.metrics.collect(move |samples| {
+            for (trigger, errors) in shown.filter_errors() {
+                let labels = [("namespace", &*trigger.namespace), ("trigger", &*trigger.name)];
+                let help = "CESQL filters that met an error or had a value that is no Boolean, since the start.";
+                samples.counter("godwit_trigger_filter_errors", help, &labels, errors);
+            }
+        });
+        let shown = triggers.clone();
+        self.status(move |status| {
+            status.insert("triggers".to_owned(), shown.status());
+        })
     }
 
     /// Adds the endpoints to a router.

@@ -45,6 +45,7 @@ pub use encode::{encode_event, encode_publish, with_origin};
 pub use layout::{Split, join, split};
 pub(crate) use plain::PlainEvent;
 pub use publish::MqttPublish;
+pub(crate) use record::Found;
 pub use record::{Origin, StoredEvent};
 
 use thiserror::Error;
