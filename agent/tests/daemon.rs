@@ -193,7 +193,7 @@ fn readiness_is_told_to_the_service_manager_and_logs_can_be_json() {
         .spawn()
         .expect("the agent runs");
     let log = BufReader::new(child.stderr.take().expect("stderr"));
-    let mut agent = Running(child, log);
+    let mut agent = Running(child, log, String::new());
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer).expect("a message");
     assert_eq!(&buffer[..length], b"READY=1");

@@ -19,7 +19,19 @@ fn every_command_has_help_with_examples() {
     let all = text(&godwit(&["--help"]).stdout);
     assert!(all.contains("Exit codes: 0 done"), "{all}");
     for command in [
-        "dev", "send", "tail", "get", "cursor", "link", "passwd", "token", "check", "doctor", "eval", "trigger", "completion",
+        "dev",
+        "send",
+        "tail",
+        "get",
+        "cursor",
+        "link",
+        "passwd",
+        "token",
+        "check",
+        "doctor",
+        "eval",
+        "trigger",
+        "completion",
     ] {
         assert!(all.contains(command), "{command} is not in the help");
         let output = godwit(&[command, "--help"]);

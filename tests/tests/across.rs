@@ -64,7 +64,14 @@ fn goes_on(before: &[Entry], now: &[Entry]) -> Result<()> {
     let now = now.get(..before.len()).context("as many are there")?;
     audit::same(before, now)?;
     for (a, b) in before.iter().zip(now) {
-        ensure!(a.offset == b.offset && a.epoch == b.epoch, "offset {} of {} became {} of {}", a.offset, a.epoch, b.offset, b.epoch);
+        ensure!(
+            a.offset == b.offset && a.epoch == b.epoch,
+            "offset {} of {} became {} of {}",
+            a.offset,
+            a.epoch,
+            b.offset,
+            b.epoch
+        );
         ensure!(a.event.extensions == b.event.extensions, "extensions differ: {:?} and {:?}", a.event, b.event);
     }
     Ok(())

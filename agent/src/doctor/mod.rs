@@ -168,10 +168,8 @@ fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
         ("gateway.ca-file", &config.gateway.ca_file, Owner::Trusted),
         ("delivery.ca-file", &config.delivery.ca_file, Owner::Trusted),
     ];
-    let chains: Vec<Chain<'_>> = files
-        .iter()
-        .filter_map(|(key, path, owner)| Some(Chain { key: *key, path: path.as_deref()?, owner: *owner }))
-        .collect();
+    let chains: Vec<Chain<'_>> =
+        files.iter().filter_map(|(key, path, owner)| Some(Chain { key, path: path.as_deref()?, owner: *owner })).collect();
     tell(doctor::certificates(&chains, now()));
     let mqtt = config.mqtt.listen.map(|address| Listener { section: "mqtt", address });
     let listeners: Vec<Listener> =
@@ -185,7 +183,7 @@ fn disk(subject: &Subject, send: &Sender<Finding>, endurance: Option<u64>) {
         let _ = send.blocking_send(finding);
     };
     let config = &subject.config;
-    let before = keeper(config).process().and_then(|process| process.written());
+    let before = keeper(config).process().and_then(doctor::Process::written);
     let begun = std::time::Instant::now();
     let place = match Place::of(&config.agent.data_dir) {
         Ok(place) => place,

@@ -174,7 +174,7 @@ fn minor(version: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn verdict(agent: Option<Version>, gateway: Option<Version>) -> Verdict {
+    fn verdict(agent: &Option<Version>, gateway: &Option<Version>) -> Verdict {
         versions("0.1.2", agent.as_ref(), gateway.as_ref()).verdict
     }
 
@@ -182,12 +182,12 @@ mod tests {
     fn versions_that_differ_warn_and_those_not_told_are_not_ok() {
         let is = |version: &str| Some(Ok(version.to_owned()));
         let not = || Some(Err("/status answers 401".to_owned()));
-        assert_eq!(verdict(None, None), Verdict::Ok);
-        assert_eq!(verdict(is("0.1.2"), is("0.1.9")), Verdict::Ok, "a patch apart");
-        assert_eq!(verdict(is("0.1.2"), is("0.2.0")), Verdict::Warn);
-        assert_eq!(verdict(is("0.1.1"), is("0.1.1")), Verdict::Warn, "replaced and not restarted");
-        assert_eq!(verdict(is("0.1.2"), not()), Verdict::Unknown);
-        assert_eq!(verdict(not(), is("0.1.2")), Verdict::Unknown);
+        assert_eq!(verdict(&None, &None), Verdict::Ok);
+        assert_eq!(verdict(&is("0.1.2"), &is("0.1.9")), Verdict::Ok, "a patch apart");
+        assert_eq!(verdict(&is("0.1.2"), &is("0.2.0")), Verdict::Warn);
+        assert_eq!(verdict(&is("0.1.1"), &is("0.1.1")), Verdict::Warn, "replaced and not restarted");
+        assert_eq!(verdict(&is("0.1.2"), &not()), Verdict::Unknown);
+        assert_eq!(verdict(&not(), &is("0.1.2")), Verdict::Unknown);
     }
 
     #[test]

@@ -180,7 +180,7 @@ async fn changed(changes: &mut Option<watch::Receiver<()>>) {
         return;
     }
     // No credentials; else the sender is the listener's own, and does not go.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Gives a connection its task.

@@ -169,7 +169,8 @@ fn refusals_key(agent: &AgentId) -> Vec<u8> {
 fn encode_refusals(refusals: &[Refusal]) -> Vec<u8> {
     let mut out = Vec::new();
     for refusal in refusals {
-        let why = refusal.why.get(..refusal.why.floor_char_boundary(MAX_WHY_BYTES)).unwrap_or_default();
+        let end = (0..=MAX_WHY_BYTES.min(refusal.why.len())).rev().find(|&at| refusal.why.is_char_boundary(at));
+        let why = refusal.why.get(..end.unwrap_or_default()).unwrap_or_default();
         let length = u16::try_from(why.len()).unwrap_or(u16::MAX);
         out.extend_from_slice(&refusal.epoch.0.to_be_bytes());
         out.extend_from_slice(&refusal.offset.0.to_be_bytes());

@@ -28,11 +28,11 @@ pub use error::{ErrorKind, EventError, ValueError};
 pub use limits::Limits;
 pub use model::{Event, EventBuilder};
 pub use rules::{check_attribute_name, check_string, check_timestamp};
-pub(crate) use stored::{Found, PlainEvent};
 pub use stored::{
     AttributeRef, MqttPublish, Origin, Split, StoredError, StoredEvent, WRAPPED_TYPE, encode_event, encode_publish, join,
     split, with_origin,
 };
+pub(crate) use stored::{Found, PlainEvent};
 pub use value::Value;
 
 #[cfg(test)]

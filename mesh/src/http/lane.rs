@@ -75,7 +75,6 @@ pub(super) enum Left {
 }
 
 /// What stands at the beginning of the bytes read.
-#[expect(clippy::large_enum_variant, reason = "moved once to where it is kept; a box would cost more")]
 enum Next {
     /// A plain event, which has been begun.
     Quick(Quick),

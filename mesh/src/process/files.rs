@@ -322,7 +322,7 @@ mod tests {
         let folder = dir.join("manifests");
         std::fs::create_dir_all(&folder).expect("made");
         let text = format!(
-            "apiVersion: eventing.knative.dev/v1\nkind: Trigger\nmetadata: {{name: {name}}}\n\
+            "apiVersion: eventing.knative.dev/v1\nkind: Trigger\nmetadata: {{name: '{name}'}}\n\
              spec: {{{broker}: default, subscriber: {{uri: 'http://127.0.0.1:9/'}}}}\n"
         );
         std::fs::write(folder.join(format!("{name}.yaml")), text).expect("written");
