@@ -169,20 +169,20 @@ impl<'a> Run<'a, '_> {
 
     pub(super) fn boolean(&mut self, id: Id) -> Option<bool> {
         let value = self.eval(id).ok()?;
-        self.to_boolean(value, id)
+        self.cast_boolean(value, id)
     }
 
     pub(super) fn integer(&mut self, id: Id) -> Option<i32> {
         let value = self.eval(id).ok()?;
-        self.to_integer(value, id)
+        self.cast_integer(value, id)
     }
 
     pub(super) fn text(&mut self, id: Id) -> Option<Val<'a>> {
         let value = self.eval(id).ok()?;
-        Some(self.to_text(value))
+        Some(self.cast_text(value))
     }
 
-    fn to_boolean(&mut self, value: Val<'a>, at: Id) -> Option<bool> {
+    fn cast_boolean(&mut self, value: Val<'a>, at: Id) -> Option<bool> {
         let cast = match value {
             Val::Boolean(value) => Some(value),
             Val::Integer(value) => Some(value != 0),
@@ -194,7 +194,7 @@ impl<'a> Run<'a, '_> {
         cast
     }
 
-    fn to_integer(&mut self, value: Val<'a>, at: Id) -> Option<i32> {
+    fn cast_integer(&mut self, value: Val<'a>, at: Id) -> Option<i32> {
         let cast = match value {
             Val::Boolean(value) => Some(i32::from(value)),
             Val::Integer(value) => Some(value),
@@ -206,7 +206,7 @@ impl<'a> Run<'a, '_> {
         cast
     }
 
-    fn to_text(&mut self, value: Val<'a>) -> Val<'a> {
+    fn cast_text(&mut self, value: Val<'a>) -> Val<'a> {
         match value {
             Val::Boolean(true) => Val::Text("true"),
             Val::Boolean(false) => Val::Text("false"),
@@ -222,10 +222,10 @@ impl<'a> Run<'a, '_> {
     /// Whether two values are equal once the first has the type of the second; nothing when it cannot.
     fn equal(&mut self, cast: Val<'a>, to: Val<'a>, at: Id) -> Option<bool> {
         Some(match to {
-            Val::Boolean(to) => self.to_boolean(cast, at)? == to,
-            Val::Integer(to) => self.to_integer(cast, at)? == to,
+            Val::Boolean(to) => self.cast_boolean(cast, at)? == to,
+            Val::Integer(to) => self.cast_integer(cast, at)? == to,
             to => {
-                let cast = self.to_text(cast);
+                let cast = self.cast_text(cast);
                 self.text_of(cast) == self.text_of(to)
             }
         })
@@ -261,7 +261,7 @@ impl<'a> Run<'a, '_> {
     }
 
     fn logic(&mut self, left: Outcome<'a>, at: Id, link: Link) -> Outcome<'a> {
-        let left = left.ok().and_then(|left| self.to_boolean(left, at));
+        let left = left.ok().and_then(|left| self.cast_boolean(left, at));
         // A left operand in error counts as false.
         match (link.operator, left) {
             (Operator::And, Some(false)) => return Ok(FALSE),
@@ -285,7 +285,7 @@ impl<'a> Run<'a, '_> {
             Operator::Equal => self.equal(left, right, at),
             Operator::NotEqual => self.equal(left, right, at).map(|equal| !equal),
             operator => {
-                let (left, right) = (self.to_integer(left, at), self.to_integer(right, link.operand));
+                let (left, right) = (self.cast_integer(left, at), self.cast_integer(right, link.operand));
                 left.zip(right).map(|(left, right)| match operator {
                     Operator::Less => left < right,
                     Operator::LessOrEqual => left <= right,
@@ -299,8 +299,8 @@ impl<'a> Run<'a, '_> {
 
     fn arithmetic(&mut self, left: Outcome<'a>, at: Id, link: Link) -> Outcome<'a> {
         let right = self.eval(link.operand);
-        let left = left.ok().and_then(|left| self.to_integer(left, at));
-        let right = right.ok().and_then(|right| self.to_integer(right, link.operand));
+        let left = left.ok().and_then(|left| self.cast_integer(left, at));
+        let right = right.ok().and_then(|right| self.cast_integer(right, link.operand));
         let (Some(left), Some(right)) = (left, right) else { return Err(ZERO) };
         if right == 0 && matches!(link.operator, Operator::Divide | Operator::Remainder) {
             self.fail(ErrorKind::Math, link.operand, |_| "division by zero".to_owned());

@@ -396,7 +396,7 @@ fn texts_that_are_made_are_bounded() {
     let text = format!("LENGTH(CONCAT({}))", vec!["big"; 100].join(","));
     let found = parse(&text).evaluate(&big);
     assert_eq!((found.value, found.errors[0].kind), (Value::Integer(0), ErrorKind::Generic));
-    let text = format!("LENGTH(CONCAT({}))", vec!["big"; 10].join(","));
+    let text = format!("LENGTH(CONCAT({}))", ["big"; 10].join(","));
     assert_eq!(parse(&text).evaluate(&big).value, Value::Integer(600_000));
 }
 
