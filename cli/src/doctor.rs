@@ -21,6 +21,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[group(skip)]
 pub(crate) struct DoctorArgs {
     /// The agent's configuration file
     #[arg(long, value_name = "FILE")]

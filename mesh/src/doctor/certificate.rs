@@ -88,10 +88,10 @@ fn judge(read: &[Option<Certificate>], owner: Owner, now: Option<u64>) -> (Verdi
     let Some(now) = now.and_then(|now| i64::try_from(now).ok()) else {
         return (Verdict::Unknown, "cannot be judged: the clock is not set".to_owned(), "set the clock");
     };
-    let left: Vec<(Verdict, String)> = all.iter().map(|one| one.standing(now)).collect();
-    // Of our own chain each must hold; of authorities one that holds may be enough.
-    let worst = left.iter().max_by_key(|(verdict, _)| *verdict).cloned().unwrap_or((Verdict::Unknown, String::new()));
-    let some = left.iter().any(|(verdict, _)| *verdict < Verdict::Fail);
+    // Of our own chain each must hold; of authorities one that holds may be enough. Of those that stand alike, the first to end counts.
+    let worst = all.iter().max_by_key(|one| (one.standing(now).0, std::cmp::Reverse(one.until)));
+    let worst = worst.map_or((Verdict::Unknown, String::new()), |one| one.standing(now));
+    let some = all.iter().any(|one| one.standing(now).0 < Verdict::Fail);
     match (owner, worst) {
         (_, (Verdict::Ok, found)) => (Verdict::Ok, found, ""),
         (Owner::Trusted, (Verdict::Fail, found)) if some => {

@@ -15,6 +15,7 @@
 //!   math error; IN stops at the first equal element.
 
 mod ast;
+mod calls;
 mod error;
 mod eval;
 mod functions;
