@@ -156,7 +156,8 @@ fn works_on_a_very_small(disk: &Disk, lab: &Lab) -> Result<()> {
     let records = load.finish(LIMIT)?;
     agent.kill9()?;
     agent.start()?;
-    assert_eq!(agent.get("/readyz")?.status, 200);
+    let ready = agent.get("/readyz")?;
+    assert_eq!(ready.status, 200, "{}", ready.text());
     let entries = agent.events(DEFAULT_BROKER)?;
     audit::newest_kept(&records, &entries)?;
     let (accepted, kept) = (agent.accepted(DEFAULT_BROKER)?, entries.len() as u64);

@@ -158,7 +158,8 @@ fn an_expired_certificate_is_found_on_both_sides() -> Result<()> {
         let report = Report::of("godwit", &agent)?;
         assert_eq!(report.code, 1);
         assert!(report.expect("certificates", "fail").contains("expired"));
-        assert!(report.expect("gateway-tls", "fail").contains("renew the gateway's certificate"));
+        let told = report.expect("gateway-tls", "fail");
+        assert!(told.contains("renew the gateway's certificate"), "{told}");
         Ok(())
     })
 }

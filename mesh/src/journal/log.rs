@@ -194,9 +194,10 @@ impl Log {
         self.active_bytes - footer_bytes(self.active_bytes)
     }
 
-    /// Whether events find no room on the disk, as far as is known without trying.
+    /// Whether events find no room on the disk, as far as is known without trying. After a start at the limit there is none
+    /// either, but the next event makes the oldest go.
     pub(super) fn lacks_room(&self) -> bool {
-        self.starved || self.control_only
+        self.starved || (self.control_only && !self.oldest_may_go())
     }
 
     /// Other limits from now on. Where the segments' size changes, spares of the old one go, and the reserve is made anew.

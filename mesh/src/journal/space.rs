@@ -134,15 +134,14 @@ impl Log {
     /// Frees the oldest segment, if the policy lets it go. Who had not read it has the loss counted: in the next snapshot, or,
     /// should the power fail before, by the recovery that finds the segment gone.
     fn give_up_oldest(&mut self) -> bool {
-        let held = {
-            let view = lock(&self.view);
-            let Some(end) = view.table.get(1).map(|s| s.first) else { return false };
-            view.state.consumers.values().any(|c| c.holds && c.cursor < end)
-        };
-        if self.options.policy == Policy::Reject && held {
-            return false;
-        }
-        self.free_oldest()
+        self.oldest_may_go() && self.free_oldest()
+    }
+
+    /// Whether there is a segment before the active one, and the policy lets the oldest go.
+    pub(super) fn oldest_may_go(&self) -> bool {
+        let view = lock(&self.view);
+        let Some(end) = view.table.get(1).map(|s| s.first) else { return false };
+        self.options.policy != Policy::Reject || !view.state.consumers.values().any(|c| c.holds && c.cursor < end)
     }
 
     fn free_oldest(&mut self) -> bool {

@@ -118,7 +118,8 @@ fn judge_record(record: &Record, measured: Option<&Measured>) -> Verdict {
     };
     let change = (value / recorded.figure - 1.0) * 100.0;
     let beside = format!("{shown}, {change:+.1} % of the {} recorded ({build})", number(recorded.figure, unit));
-    if change > *percent {
+    // A figure of exactly so much more is within, whatever the division makes of it.
+    if change > *percent + 1e-9 {
         return Verdict::Failed(format!(
             "{name}: {beside}: {what}. Find what it is spent on (valgrind --tool=callgrind), or, where the change is worth it, \
              {record} and say in the commit why"
