@@ -94,14 +94,17 @@ fn failed(error: &FetchError, endpoint: &Endpoint) -> Vec<Finding> {
 
 /// What to do about what rustls says.
 fn tls_remedy(why: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 6] = [
+    // In one case: it names the same fault now as a sentence, now as the name of the error.
+    const KNOWN: [(&str, &str); 7] = [
         ("not valid yet", "set the clock of this board"),
+        ("notvalidyet", "set the clock of this board"),
         ("expired", "renew the gateway's certificate (and is this board's clock right?)"),
-        ("UnknownIssuer", "gateway.ca-file names the authority of the gateway's certificate"),
-        ("CaUsedAsEndEntity", "make the gateway's certificate with -addext basicConstraints=critical,CA:FALSE"),
+        ("unknownissuer", "gateway.ca-file names the authority of the gateway's certificate"),
+        ("causedasendentity", "make the gateway's certificate with -addext basicConstraints=critical,CA:FALSE"),
         ("not valid for name", "put the name of gateway.url into the gateway's certificate, or use one that is in it"),
         ("no certificate authority", "install ca-certificates, or set gateway.ca-file"),
     ];
+    let why = why.to_ascii_lowercase();
     let found = KNOWN.iter().find(|(sign, _)| why.contains(sign)).map(|(_, remedy)| *remedy);
     found.unwrap_or("is it https there? look at the gateway's http.tls-cert")
 }
@@ -215,6 +218,7 @@ mod tests {
     fn what_rustls_says_has_a_remedy() {
         let why = "invalid peer certificate: certificate expired: verification time 1800000000 (UNIX), but …";
         assert!(tls_remedy(why).contains("renew"));
+        assert!(tls_remedy("invalid peer certificate: Expired").starts_with("renew"));
         assert!(tls_remedy("invalid peer certificate: UnknownIssuer").contains("ca-file"));
         assert!(tls_remedy("received corrupt message of type InvalidContentType").contains("https"));
     }
