@@ -16,6 +16,7 @@ pub mod event;
 pub mod filter;
 pub mod http;
 pub mod journal;
+mod load;
 pub mod manifest;
 pub mod names;
 pub mod observe;

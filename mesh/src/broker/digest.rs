@@ -10,8 +10,8 @@ pub(crate) const UNTOLD: &str = "";
 
 /// Notes an event's type, source and topic. The source of a publish that was wrapped has the agent's id in it, which the
 /// agent's own records do not.
-pub(super) fn digest(body: &[u8], note: &mut dyn FnMut(Field, &str)) {
-    let Ok(stored) = StoredEvent::new(Bytes::copy_from_slice(body), Epoch(0), Offset(0), None) else {
+pub(super) fn digest(body: &Bytes, note: &mut dyn FnMut(Field, &str)) {
+    let Ok(stored) = StoredEvent::new(body.clone(), Epoch(0), Offset(0), None) else {
         note(Field::Type, UNTOLD);
         note(Field::Source, UNTOLD);
         return;
@@ -38,7 +38,7 @@ mod tests {
 
     fn noted(body: &[u8]) -> Vec<(Field, String)> {
         let mut seen = Vec::new();
-        digest(body, &mut |field, value| seen.push((field, value.to_owned())));
+        digest(&Bytes::copy_from_slice(body), &mut |field, value| seen.push((field, value.to_owned())));
         seen
     }
 

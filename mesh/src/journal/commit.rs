@@ -57,28 +57,35 @@ pub(super) struct Group {
 /// Who waits for a group.
 #[derive(Debug, Default)]
 struct Waiting {
-    wakers: Vec<Waker>,
-    /// The runtime of the first of them, if there is one.
+    /// Often the only one.
+    first: Option<Waker>,
+    others: Vec<Waker>,
+    /// The runtime of the first, if the others may be woken by a task there.
     runtime: Option<Handle>,
 }
 
 impl Group {
     fn finish(&self, outcome: Result<Committed, Refused>) {
         let _ = self.outcome.set(outcome);
-        let Waiting { wakers, runtime } = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let all = WakeAll(wakers);
-        if let Some(runtime) = runtime.filter(|_| all.0.len() > 1) {
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let others = WakeAll(waiting.others);
+        if let Some(runtime) = waiting.runtime.filter(|_| others.0.len() > 1) {
             // Each wake from this thread is a system call for the runtime; those that a task of its own makes are none.
-            runtime.spawn(async move { drop(all) });
+            runtime.spawn(async move { drop(others) });
+        }
+        if let Some(first) = waiting.first {
+            first.wake();
         }
     }
 
     fn wait(&self, waker: &Waker) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.wakers.is_empty() {
+        if waiting.first.is_none() {
             waiting.runtime = Handle::try_current().ok();
+            waiting.first = Some(waker.clone());
+        } else {
+            waiting.others.push(waker.clone());
         }
-        waiting.wakers.push(waker.clone());
     }
 }
 
@@ -362,11 +369,11 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
-        let mut empty = Batch::default();
+        let mut empty = None;
         loop {
             self.publish();
             if let Some(taken) = self.wait(&mut empty) {
-                empty = self.commit(taken);
+                empty = Some(self.commit(taken));
             } else if self.shared.lock().closing {
                 break;
             }
@@ -437,8 +444,9 @@ impl Writer {
         self.shared.durable.send_if_modified(|durable| std::mem::replace(durable, next) != next);
     }
 
-    /// Sleeps until there is something to commit, a limit to look at, or the end. `empty` is what the next appends go into.
-    fn wait(&mut self, empty: &mut Batch) -> Option<Taken> {
+    /// Sleeps until there is something to commit, a limit to look at, or the end. `empty` is what the next appends go into; made
+    /// where there is none yet.
+    fn wait(&mut self, empty: &mut Option<Batch>) -> Option<Taken> {
         let shared = Arc::clone(&self.shared);
         let mut pending = shared.lock();
         loop {
@@ -489,7 +497,7 @@ impl Writer {
             return None;
         }
         pending.round = Round::None;
-        let batch = std::mem::replace(&mut pending.batch, std::mem::take(empty));
+        let batch = std::mem::replace(&mut pending.batch, empty.take().unwrap_or_default());
         let taken = Taken { batch, events: pending.events.take(), control: std::mem::take(&mut pending.control) };
         drop(pending);
         shared.room.notify_waiters();

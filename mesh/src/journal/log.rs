@@ -19,6 +19,7 @@ use super::format::{BATCH_BYTES, BatchHead, HEAD_BYTES, Head, snapshot_crc};
 use super::segment::{Segment, Table};
 use super::state::State;
 use super::{Committed, Epoch, Offset, Options};
+use crate::load;
 use crate::storage::{Storage, StorageFile};
 
 /// Spare segments that events may not use: the head-room in which cursors still move and restarts still work on a full disk.
@@ -291,6 +292,7 @@ impl Log {
         }
         self.position += len;
         drop(view);
+        load::committed(events_len);
         batch.bytes.truncate(BATCH_BYTES + events_len);
         Ok(Committed { epoch: self.epoch, first })
     }

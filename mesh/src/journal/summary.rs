@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Offset;
 use super::format::{BATCH_BYTES, Kind, put_bytes, put_varint, take_bytes, take_record, take_varint};
 use super::log::footer_bytes;
@@ -36,7 +38,7 @@ pub enum Field {
 }
 
 /// Notes the [`Field`]s of an event's stored form; see [`super::Options::digest`].
-pub type Digest = fn(body: &[u8], note: &mut dyn FnMut(Field, &str));
+pub type Digest = fn(body: &Bytes, note: &mut dyn FnMut(Field, &str));
 
 /// The values of one field in a segment, or `None` if they are too many to list.
 pub type Values = Option<BTreeSet<String>>;
@@ -108,7 +110,7 @@ pub(super) fn seal(
                 let _ = take_bytes(&mut body).and_then(|_| take_bytes(&mut body));
             }
             if kind.is_some_and(Kind::is_event) {
-                digest(body, &mut |field, value| match field {
+                digest(&found.records.slice_ref(body), &mut |field, value| match field {
                     Field::Type => note(&mut summary.types, value),
                     Field::Source => note(&mut summary.sources, value),
                     Field::Topic => note(&mut summary.topics, value),

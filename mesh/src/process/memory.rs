@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::load;
+
 /// Sets the heap up. Call it first in `main`, before any other thread exists. Does nothing where the C library is not glibc.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_small() {
@@ -44,28 +46,43 @@ pub fn give_back() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back() {}
 
-/// Processor time that this process has used.
-pub(super) fn process_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+/// How often a load is looked at, to see its end.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often what the heap keeps is given back whatever the load.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(30);
+
+/// Gives memory back when a load ends, and now and then, for ever. Sleeps where nothing happens.
+pub(super) async fn give_back_after_loads() {
+    loop {
+        if tokio::time::timeout(GIVE_BACK_EVERY, load::much()).await.is_ok() {
+            let mut ending = Ending { last: load::done_bytes(), most: 0 };
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                if ending.has_come(load::done_bytes()) {
+                    break;
+                }
+            }
+        }
+        give_back();
+    }
 }
 
-/// Sees a load end: what it made the heap hold is given back then, not only when its turn comes.
-#[derive(Debug, Default)]
-pub(super) struct Load {
-    /// The processor time at the last look, and what was used between the last two.
-    last: Duration,
-    used: Duration,
+/// Sees a load end.
+#[derive(Debug)]
+struct Ending {
+    /// The bytes done by the last look.
+    last: usize,
+    /// The most that was done between two looks.
+    most: usize,
 }
 
-impl Load {
-    /// Whether the process, busy for a quarter of a processor or more between the last two looks, has done less than half of that
-    /// since. `time` is its processor time by now, `every` the time between looks.
-    pub(super) fn fell(&mut self, time: Duration, every: Duration) -> bool {
-        let used = time.saturating_sub(self.last);
-        let fell = self.used >= every / 4 && used < self.used / 2;
-        (self.last, self.used) = (time, used);
-        fell
+impl Ending {
+    /// Whether less than half of what was done between two looks at the height of the load has been done since the last one.
+    fn has_come(&mut self, done: usize) -> bool {
+        let now = done.wrapping_sub(self.last);
+        (self.last, self.most) = (done, self.most.max(now));
+        now <= self.most / 2
     }
 }
 
@@ -104,16 +121,16 @@ mod load_tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_load_is_seen_once_and_idling_never() {
-        let mut load = Load::default();
-        let mut time = Duration::ZERO;
-        let mut look = |ms| {
-            time += Duration::from_millis(ms);
-            load.fell(time, Duration::from_secs(1))
+    fn the_end_of_a_load_is_seen_when_half_of_it_is_gone() {
+        let mut ending = Ending { last: usize::MAX - 5, most: 0 };
+        let mut done = usize::MAX - 5;
+        let mut look = |bytes: usize| {
+            done = done.wrapping_add(bytes);
+            ending.has_come(done)
         };
-        let seen: Vec<bool> = [10, 5, 900, 950, 700, 600, 100, 5, 0, 0].into_iter().map(&mut look).collect();
-        assert_eq!(seen, [false, false, false, false, false, false, true, false, false, false]);
-        assert!(process_time() > Duration::ZERO);
+        assert_eq!([90, 100, 70, 51, 50].map(&mut look), [false, false, false, false, true]);
+        let mut idle = Ending { last: 7, most: 0 };
+        assert!(idle.has_come(7), "nothing more came at all");
     }
 }
 
