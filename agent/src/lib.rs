@@ -24,8 +24,9 @@ use godwit_mesh::http::ops::Ops;
 use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::{AgentId, BrokerName};
+use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
-use godwit_mesh::state::{DataDir, Lock};
+use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -33,6 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use uplink::{Uplink, UplinkSettings};
+
+/// The file with the objects of the API, in the data folder.
+const OBJECTS: &str = "objects.redb";
 
 /// A running agent.
 #[derive(Debug)]
@@ -42,9 +46,10 @@ pub struct Agent {
     brokers: Brokers,
     triggers: Triggers,
     files: FileSet,
+    objects: Objects,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
-    /// The listeners; they end when `sources` is cancelled.
+    /// The listeners and the view of objects; they end when `sources` is cancelled.
     listeners: JoinSet<&'static str>,
     sources: CancellationToken,
     /// The uplink's task; it ends when `consumers` is cancelled.
@@ -115,9 +120,11 @@ impl Agent {
         let triggers = Triggers::new(brokers.clone(), settings);
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
-        let uplink = Uplink::open(id.clone(), brokers.clone(), storage, settings, apply, ready).await?;
+        let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
+        let kept = State::open(storage, OBJECTS);
+        let objects = Objects::open(triggers.clone(), kept, chosen_by(&config)).await;
         let mut files = FileSet::new(config.agent.manifests.as_deref(), triggers.clone(), chosen_by(&config));
-        files.apply().await.map_err(anyhow::Error::msg)?;
+        objects.show_files(files.apply().await.map_err(anyhow::Error::msg)?);
 
         // What produces: the listeners. Both are bound before either serves.
         let mqtt = match config.mqtt.listen {
@@ -134,7 +141,8 @@ impl Agent {
         }
         let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
-        let router = link::routes(router, &uplink).fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = objects::routes(link::routes(router, &uplink), &objects);
+        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
 
         let sources = CancellationToken::new();
         let mut listeners = JoinSet::new();
@@ -150,6 +158,11 @@ impl Agent {
             bound.server.serve(router, bound.door, server_metrics, stop).await;
             "the HTTP listener"
         });
+        let (stop, shown) = (sources.clone(), objects.clone());
+        listeners.spawn(async move {
+            shown.follow(stop).await;
+            "the view of objects"
+        });
         let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
         let (stop, up) = (consumers.clone(), uplink.clone());
         carrier.spawn(async move { up.run(stop).await });
@@ -162,6 +175,7 @@ impl Agent {
             brokers,
             triggers,
             files,
+            objects,
             certificates,
             credentials,
             listeners,
@@ -215,7 +229,9 @@ impl Daemon for Agent {
                 Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
             }
         }
-        self.files.apply_again().await;
+        if let Some(all) = self.files.apply_again().await {
+            self.objects.show_files(all);
+        }
     }
 
     async fn stop(mut self) {

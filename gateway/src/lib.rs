@@ -21,8 +21,9 @@ use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::ops::Ops;
 use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
+use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
-use godwit_mesh::state::{DataDir, Lock};
+use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -31,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use sync::{AgentSync, SyncSettings};
+
+/// The file with the objects of the API, in the data folder.
+const OBJECTS: &str = "objects.redb";
 
 /// How often the folder of manifests is looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -48,10 +52,10 @@ pub struct Gateway {
     triggers: Triggers,
     sync: AgentSync,
     files: Arc<tokio::sync::Mutex<FileSet>>,
-    objects: watch::Sender<Manifests>,
+    objects: Objects,
     certificate: Option<ServerTls>,
     credentials: Option<Credentials>,
-    /// The listener and the watch over the folder; they end when `sources` is cancelled.
+    /// The listener, the watch over the folder and the view of objects; they end when `sources` is cancelled.
     tasks: JoinSet<&'static str>,
     sources: CancellationToken,
     /// Held until everything is closed.
@@ -88,7 +92,7 @@ impl Gateway {
         let disk = Disk::new(dir).with_context(|| format!("data folder {}", dir.display()))?;
         let storage: Arc<dyn Storage> = Arc::new(disk);
         let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
-        let brokers = Brokers::open(storage, None, defaults).await?;
+        let brokers = Brokers::open(storage.clone(), None, defaults).await?;
 
         // What consumes: the folder's Triggers; the agents get the objects that are for them.
         let settings = DeliverySettings {
@@ -98,10 +102,11 @@ impl Gateway {
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
-        let here = Box::new(|all: &Manifests| Ok(all.for_here()));
-        let mut files = FileSet::new(config.gateway.manifests.as_deref(), triggers.clone(), here);
-        let all = files.apply().await.map_err(anyhow::Error::msg)?;
-        let (objects, for_agents) = watch::channel(all);
+        let here = |all: &Manifests| Ok(all.for_here());
+        let objects = Objects::open(triggers.clone(), State::open(storage, OBJECTS), Box::new(here)).await;
+        let mut files = FileSet::new(config.gateway.manifests.as_deref(), triggers.clone(), Box::new(here));
+        objects.show_files(files.apply().await.map_err(anyhow::Error::msg)?);
+        let (told, for_agents) = watch::channel(objects.for_agents());
 
         // What produces: the agents' way in and the ingress, on one listener.
         let settings = SyncSettings {
@@ -115,7 +120,7 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
-        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = objects::routes(router, &objects).fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
 
         let sources = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -126,6 +131,12 @@ impl Gateway {
         });
         let files = Arc::new(tokio::sync::Mutex::new(files));
         tasks.spawn(watch_folder(files.clone(), objects.clone(), sources.clone()));
+        let (stop, shown) = (sources.clone(), objects.clone());
+        tasks.spawn(async move {
+            shown.follow(stop).await;
+            "the view of objects"
+        });
+        tasks.spawn(tell_agents(objects.clone(), told, sources.clone()));
         tracing::info!(http = %address, "the gateway is ready");
         Ok(Self {
             address,
@@ -186,11 +197,7 @@ impl Daemon for Gateway {
 }
 
 /// Applies the folder again whenever a file in it has changed.
-async fn watch_folder(
-    files: Arc<tokio::sync::Mutex<FileSet>>,
-    objects: watch::Sender<Manifests>,
-    stop: CancellationToken,
-) -> &'static str {
+async fn watch_folder(files: Arc<tokio::sync::Mutex<FileSet>>, objects: Objects, stop: CancellationToken) -> &'static str {
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -201,14 +208,28 @@ async fn watch_folder(
     "the watch over the manifests"
 }
 
-async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &watch::Sender<Manifests>) {
+async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &Objects) {
     if let Some(all) = files.lock().await.apply_again().await {
-        objects.send_if_modified(|now| {
+        objects.show_files(all);
+    }
+}
+
+/// Hands the agents' side what folder and API hold, whenever that changes.
+async fn tell_agents(objects: Objects, told: watch::Sender<Manifests>, stop: CancellationToken) -> &'static str {
+    let mut changes = objects.changes();
+    loop {
+        told.send_if_modified(|now| {
+            let all = objects.for_agents();
             let changed = *now != all;
             *now = all;
             changed
         });
+        match stop.run_until_cancelled(changes.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => break,
+        }
     }
+    "telling the agents of objects"
 }
 
 /// What `/status`, `/readyz` and `/metrics` tell.
