@@ -18,7 +18,26 @@ fn text(bytes: &[u8]) -> String {
 fn every_command_has_help_with_examples() {
     let all = text(&godwit(&["--help"]).stdout);
     assert!(all.contains("Exit codes: 0 done"), "{all}");
-    for command in ["dev", "send", "tail", "get", "cursor", "link", "passwd", "token", "check", "completion"] {
+    let commands = [
+        "dev",
+        "send",
+        "tail",
+        "get",
+        "describe",
+        "apply",
+        "diff",
+        "edit",
+        "delete",
+        "trigger",
+        "broker",
+        "cursor",
+        "link",
+        "passwd",
+        "token",
+        "check",
+        "completion",
+    ];
+    for command in commands {
         assert!(all.contains(command), "{command} is not in the help");
         let output = godwit(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
