@@ -131,7 +131,10 @@ impl Managed {
         author: &Author<'_>,
         force: bool,
     ) -> Result<Value, Vec<FieldConflict>> {
-        let wanted = Fields::of(applied);
+        let mut wanted = Fields::of(applied);
+        // An empty object says that there is one, not that there is nothing in it.
+        let empty = |path: &Path| at(applied, path).and_then(Value::as_object).is_some_and(Map::is_empty);
+        wanted.0.retain(|path| !(empty(path) && at(live, path).is_some_and(Value::is_object)));
         let is_mine = |m: &Manager| m.applies && m.name == author.manager;
         let differs = |path: &Path| at(live, path) != at(applied, path);
         let mut conflicts = Vec::new();
