@@ -35,15 +35,15 @@ settings! {
         /// Serve beyond loopback without TLS or credentials all the same.
         insecure: bool = "false",
         /// Largest packet that is taken.
-        max_packet: Size = "1MiB",
+        max_packet: Size = "1MiB" in "1KiB" ..= "6MiB",
         /// Most connections at a time; further ones are closed at once.
-        max_connections: usize = "4096",
+        max_connections: usize = "4096" in "1" ..= "65536",
         /// A client must have sent its CONNECT within this time.
-        connect_timeout: Duration = "10s",
+        connect_timeout: Duration = "10s" in "100ms" ..= "1h",
         /// Publishes a second that one client may send on average; above that it is read more slowly. Not set: no limit.
-        publishes_per_second: Option<u32> = "",
+        publishes_per_second: Option<u32> = "" in "1" ..= "1000000",
         /// How long the session of a client that is away is kept.
-        session_expiry: Duration = "7d",
+        session_expiry: Duration = "7d" in "0s" ..= "3650d",
     }
 }
 
@@ -57,9 +57,9 @@ settings! {
         /// File with certificates (PEM) to trust in place of the system's.
         ca_file: Option<PathBuf> = "",
         /// How often each side shows that it lives when it has nothing to say.
-        heartbeat: Duration = "30s",
+        heartbeat: Duration = "30s" in "100ms" ..= "10m",
         /// Longest wait between two attempts to connect.
-        backoff_max: Duration = "60s",
+        backoff_max: Duration = "60s" in "500ms" ..= "1h",
     }
 }
 

@@ -1,10 +1,12 @@
 //! Godwit's agent: takes events from devices, keeps them on disk, hands them to local Triggers and carries them to the gateway.
 //!
 //! [`Agent::start`] wires the parts in the order in which an event meets them: Brokers (journals), Triggers, then the sources
-//! in front. Manifests are applied before a listener opens, so that an open port means ready. [`Agent::stop`] goes the way of
-//! the events too: sources first, then delivery, then the journals.
+//! in front. Manifests are applied before a listener opens, so that an open port means ready; wrong ones do not keep it shut, those
+//! from before are run then. [`Agent::stop`] goes the way of the events too: sources first, then delivery, then the journals.
 
 pub mod config;
+pub mod doctor;
+pub mod flags;
 mod identity;
 mod link;
 pub mod mqtt;
@@ -25,6 +27,7 @@ use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::{AgentId, BrokerName};
 use godwit_mesh::objects::{self, Objects};
+use godwit_mesh::observe;
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
 use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
@@ -45,11 +48,11 @@ pub struct Agent {
     addresses: Addresses,
     brokers: Brokers,
     triggers: Triggers,
-    files: FileSet,
+    files: Arc<tokio::sync::Mutex<FileSet>>,
     objects: Objects,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
-    /// The listeners and the view of objects; they end when `sources` is cancelled.
+    /// The listeners, the watch over a refused folder and the view of objects; they end when `sources` is cancelled.
     listeners: JoinSet<&'static str>,
     sources: CancellationToken,
     /// The uplink's task; it ends when `consumers` is cancelled.
@@ -73,21 +76,34 @@ pub struct Addresses {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    let credentials = process::credentials(&config.auth)?;
-    mqtt_tls(config, credentials.is_some())?;
-    Front::prepare(&config.http, credentials)?;
-    if let Some(id) = &config.agent.id {
-        AgentId::new(id).context("agent.id")?;
-    }
-    if let Some(url) = &config.gateway.url {
-        link::check_url(url)?;
-    }
+    check_doors(config)?;
+    check_values(config)?;
     if let Some(file) = &config.gateway.token_file {
         std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
     }
     if let Some(folder) = &config.agent.manifests {
         Manifests::load_dir(folder)?;
     }
+    Ok(())
+}
+
+/// The rule for listeners, their certificates, and the credentials.
+fn check_doors(config: &Config) -> anyhow::Result<()> {
+    let credentials = process::credentials(&config.auth)?;
+    mqtt_tls(config, credentials.is_some())?;
+    Front::prepare(&config.http, credentials)?;
+    Ok(())
+}
+
+/// What can be told without any file.
+fn check_values(config: &Config) -> anyhow::Result<()> {
+    if let Some(id) = &config.agent.id {
+        AgentId::new(id).context("agent.id")?;
+    }
+    if let Some(url) = &config.gateway.url {
+        link::check_url(url)?;
+    }
+    observe::check_level(&config.log.level)?;
     Ok(())
 }
 
@@ -121,10 +137,11 @@ impl Agent {
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
         let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
-        let kept = State::open(storage, OBJECTS);
+        let kept = State::open(storage.clone(), OBJECTS);
         let objects = Objects::open(triggers.clone(), kept, chosen_by(&config)).await;
-        let mut files = FileSet::new(config.agent.manifests.as_deref(), triggers.clone(), chosen_by(&config));
-        objects.show_files(files.apply().await.map_err(anyhow::Error::msg)?);
+        let folder = config.agent.manifests.as_deref();
+        let mut files = FileSet::new(folder, storage, triggers.clone(), chosen_by(&config));
+        objects.show_files(files.start().await);
 
         // What produces: the listeners. Both are bound before either serves.
         let mqtt = match config.mqtt.listen {
@@ -142,7 +159,7 @@ impl Agent {
         let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
         let router = objects::routes(link::routes(router, &uplink), &objects);
-        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
 
         let sources = CancellationToken::new();
         let mut listeners = JoinSet::new();
@@ -158,6 +175,8 @@ impl Agent {
             bound.server.serve(router, bound.door, server_metrics, stop).await;
             "the HTTP listener"
         });
+        let files = Arc::new(tokio::sync::Mutex::new(files));
+        listeners.spawn(mend(files.clone(), objects.clone(), sources.clone()));
         let (stop, shown) = (sources.clone(), objects.clone());
         listeners.spawn(async move {
             shown.follow(stop).await;
@@ -206,7 +225,7 @@ impl Daemon for Agent {
         tokio::select! {
             Some(ended) = self.listeners.join_next() => match ended {
                 Ok(part) => format!("{part} has ended by itself"),
-                Err(error) => format!("a listener has failed: {error}"),
+                Err(error) => format!("a part of the agent has failed: {error}"),
             },
             Some(ended) = self.carrier.join_next() => match ended {
                 Ok(()) => "the uplink has ended by itself".to_owned(),
@@ -229,9 +248,8 @@ impl Daemon for Agent {
                 Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
             }
         }
-        if let Some(all) = self.files.apply_again().await {
-            self.objects.show_files(all);
-        }
+        let applied = self.files.lock().await.apply_again().await;
+        self.objects.show_files(applied);
     }
 
     async fn stop(mut self) {
@@ -242,6 +260,17 @@ impl Daemon for Agent {
         self.triggers.close().await;
         self.brokers.close().await;
     }
+}
+
+/// While the folder of manifests is refused, looks whether it has been mended. What could be used is read again on SIGHUP only.
+async fn mend(files: Arc<tokio::sync::Mutex<FileSet>>, objects: Objects, stop: CancellationToken) -> &'static str {
+    while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
+        let mut files = files.lock().await;
+        if files.refused() {
+            objects.show_files(files.look().await);
+        }
+    }
+    "the watch over the manifests"
 }
 
 /// The data folder as a file system.
@@ -310,16 +339,18 @@ fn ops(
     mqtt: Option<mqtt::Handle>,
 ) -> Ops {
     link::register(metrics, uplink);
-    let (id, triggers, files, uplink) = (id.clone(), triggers.clone(), files.status(), uplink.clone());
+    let (id, files, uplink) = (id.clone(), files.status(), uplink.clone());
+    let folder = files.clone();
     Ops::new(metrics.clone())
+        .sound("manifests", move || folder.in_force())
         .status(move |status| {
             status.insert("agent".to_owned(), Value::from(id.as_str()));
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
             status.insert("link".to_owned(), uplink.status());
         })
         .brokers(brokers)
+        .triggers(triggers)
         .status(move |status| {
-            status.insert("triggers".to_owned(), triggers.status());
             status.insert("manifests".to_owned(), files.to_json());
             if let Some(Value::Object(mut listener)) = mqtt.as_ref().map(mqtt::Handle::status) {
                 // The sessions stand by themselves: they outlive connections.

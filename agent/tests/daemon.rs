@@ -21,12 +21,17 @@ fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().expect("the agent runs")
 }
 
-/// A running agent; killed when dropped.
-struct Running(Child, BufReader<std::process::ChildStderr>);
+/// A running agent, its log and where it serves HTTP; killed when dropped.
+struct Running(Child, BufReader<std::process::ChildStderr>, String);
 
 impl Running {
     /// Starts one on ports of the system's choice and waits until it says that it is ready.
     fn start(data: &Path, more: &[&str]) -> Self {
+        Self::start_telling(data, more).0
+    }
+
+    /// The same, with what it said until then.
+    fn start_telling(data: &Path, more: &[&str]) -> (Self, String) {
         let mut child = command()
             .args(["--mqtt-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
@@ -35,22 +40,36 @@ impl Running {
             .spawn()
             .expect("the agent runs");
         let log = BufReader::new(child.stderr.take().expect("stderr"));
-        let mut running = Self(child, log);
-        running.wait_for("is ready");
-        running
+        let mut running = Self(child, log, String::new());
+        let said = running.log_until("is ready");
+        let http = said.split_once("http=").expect("where it serves").1;
+        running.2 = http.split_whitespace().next().expect("an address").to_owned();
+        (running, said)
+    }
+
+    /// The answer to a GET, head and body.
+    fn get(&self, path: &str) -> String {
+        let mut tcp = std::net::TcpStream::connect(&self.2).expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut tcp, request.as_bytes()).expect("sent");
+        std::io::read_to_string(tcp).expect("answered")
     }
 
     /// Reads the log until a line has `text`.
     fn wait_for(&mut self, text: &str) -> String {
+        self.log_until(text).lines().last().unwrap_or_default().to_owned()
+    }
+
+    /// The log until a line has `text`.
+    fn log_until(&mut self, text: &str) -> String {
         let mut seen = String::new();
         loop {
-            let mut line = String::new();
-            let read = self.1.read_line(&mut line).expect("text");
+            let before = seen.len();
+            let read = self.1.read_line(&mut seen).expect("text");
             assert!(read > 0, "the log ended without \"{text}\":\n{seen}");
-            if line.contains(text) {
-                return line;
+            if seen.get(before..).is_some_and(|line| line.contains(text)) {
+                return seen;
             }
-            seen.push_str(&line);
         }
     }
 
@@ -101,7 +120,7 @@ fn it_stops_with_0_and_the_data_folder_has_one_owner() {
 }
 
 #[test]
-fn a_wrong_set_of_manifests_keeps_it_from_starting_but_not_from_going_on() {
+fn a_wrong_set_of_manifests_keeps_it_neither_from_going_on_nor_from_starting() {
     let dir = tempfile::tempdir().expect("a folder");
     let manifests = dir.path().join("manifests");
     std::fs::create_dir(&manifests).expect("made");
@@ -111,16 +130,29 @@ fn a_wrong_set_of_manifests_keeps_it_from_starting_but_not_from_going_on() {
     std::fs::write(&file, good).expect("written");
     let folder = manifests.to_str().expect("text");
     assert!(run(&["--manifests", folder, "--check"]).status.success());
-    let mut agent = Running::start(&dir.path().join("data"), &["--manifests", folder]);
+    let data = dir.path().join("data");
+    let mut agent = Running::start(&data, &["--manifests", folder]);
     std::fs::write(&file, good.replace("broker:", "brokre:")).expect("written");
     agent.signal(rustix::process::Signal::HUP);
     let line = agent.wait_for("manifests not applied");
     assert!(line.contains("x.yaml") && line.contains("brokre"), "{line}");
     agent.signal(rustix::process::Signal::TERM);
     assert!(agent.ended().success());
-    let data = dir.path().join("other");
-    let refused = run(&["--manifests", folder, "--data-dir", data.to_str().expect("text"), "--http-listen", "127.0.0.1:0"]);
-    assert_eq!(refused.status.code(), Some(1));
+    // At a start the set from before is run, and at the first one none, until the folder is mended.
+    for (data, said) in [(data, "the last set that could is run"), (dir.path().join("other"), "none is run")] {
+        std::fs::write(&file, good.replace("broker:", "brokre:")).expect("written");
+        let (mut agent, log) = Running::start_telling(&data, &["--manifests", folder]);
+        assert!(log.contains(said) && log.contains("brokre"), "{log}");
+        let ready = agent.get("/readyz");
+        assert!(ready.contains("200 OK") && ready.contains("ready\ndegraded: manifests: "), "{ready}");
+        assert!(!ready.contains("brokre"), "everybody may ask: {ready}");
+        std::fs::write(&file, good).expect("written");
+        agent.wait_for("manifests applied");
+        assert!(agent.get("/readyz").ends_with("\r\n\r\nready\n"));
+        agent.signal(rustix::process::Signal::TERM);
+        assert!(agent.ended().success());
+    }
+    std::fs::write(&file, "kind: Nothing\n").expect("written");
     assert_eq!(run(&["--manifests", folder, "--check"]).status.code(), Some(1));
 }
 
@@ -161,7 +193,7 @@ fn readiness_is_told_to_the_service_manager_and_logs_can_be_json() {
         .spawn()
         .expect("the agent runs");
     let log = BufReader::new(child.stderr.take().expect("stderr"));
-    let mut agent = Running(child, log);
+    let mut agent = Running(child, log, String::new());
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer).expect("a message");
     assert_eq!(&buffer[..length], b"READY=1");

@@ -106,18 +106,32 @@ impl ServerArgs {
         );
         let host = server.host_str().with_context(|| format!("--server {server} names no host"))?.to_owned();
         let port = server.port_or_known_default().context("--server names no port")?;
+        let token = self
+            .token()?
+            .map(|token| HeaderValue::try_from(format!("Bearer {token}")).context("the token has characters no token has"))
+            .transpose()?;
+        Ok(Client { server, host, port, token, tls: self.trust(), open: None })
+    }
+
+    /// The server given.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.server.as_ref().map(Url::as_str)
+    }
+
+    /// The token to show, from the file or the environment.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<String>> {
         let token = match &self.token_file {
             Some(path) => {
                 Some(std::fs::read_to_string(path).with_context(|| format!("reading the token from {}", path.display()))?)
             }
             None => std::env::var("GODWIT_TOKEN").ok().filter(|token| !token.is_empty()),
         };
-        let token = token
-            .map(|token| {
-                HeaderValue::try_from(format!("Bearer {}", token.trim())).context("the token has characters no token has")
-            })
-            .transpose()?;
-        Ok(Client { server, host, port, token, tls: ClientTls::new(self.ca_file.as_deref()), open: None })
+        Ok(token.map(|token| token.trim().to_owned()))
+    }
+
+    /// Whom to trust.
+    pub(crate) fn trust(&self) -> ClientTls {
+        ClientTls::new(self.ca_file.as_deref())
     }
 }
 

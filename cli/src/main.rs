@@ -11,6 +11,8 @@ mod completion;
 mod cursor;
 mod describe;
 mod dev;
+mod doctor;
+mod eval;
 mod get;
 mod link;
 mod output;
@@ -33,7 +35,8 @@ Examples:
   godwit dev                                    a gateway and an agent on this machine, to try things out
   godwit send --type door.opened --data '{\"door\":3}'
   godwit tail --from start
-  godwit get brokers";
+  godwit get brokers
+  godwit doctor                                 is this board fit for an agent?";
 
 /// Run, feed, watch and steer Godwit's agents and gateways.
 #[derive(Debug, Parser)]
@@ -65,7 +68,7 @@ enum Command {
     Edit(describe::ObjectArgs),
     /// Delete objects.
     Delete(apply::DeleteArgs),
-    /// Make or delete a Trigger in one line.
+    /// Make or delete a Trigger in one line, or try out those in files.
     Trigger(trigger::TriggerArgs),
     /// Make or delete a Broker in one line.
     Broker(trigger::BrokerArgs),
@@ -79,6 +82,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Check manifests without a server.
     Check(check::CheckArgs),
+    /// Look at this board: is it fit for an agent, and what is to be done?
+    Doctor(doctor::DoctorArgs),
+    /// Run a CESQL expression on an event without a server.
+    Eval(eval::EvalArgs),
     /// Write the completion script for a shell.
     Completion(completion::CompletionArgs),
 }
@@ -110,13 +117,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Diff(args) => runtime.block_on(apply::diff(&server, &args)),
         Command::Edit(args) => runtime.block_on(describe::edit(&server, &args)).map(done),
         Command::Delete(args) => runtime.block_on(apply::delete(&server, &args)).map(done),
-        Command::Trigger(args) => runtime.block_on(trigger::run(&server, &args)).map(done),
+        Command::Trigger(args) => runtime.block_on(trigger::run(&server, &args)),
         Command::Broker(args) => runtime.block_on(trigger::run_broker(&server, &args)).map(done),
         Command::Cursor(args) => runtime.block_on(cursor::run(&server, args)).map(done),
         Command::Link(args) => runtime.block_on(link::run(&server, &args)).map(done),
         Command::Passwd(args) => passwd::run(&args).map(done),
         Command::Token(args) => token::run(&args).map(done),
         Command::Check(args) => check::run(&args),
+        // It has a runtime of its own, which it leaves behind when something hangs.
+        Command::Doctor(args) => doctor::run(&server, args),
+        Command::Eval(args) => eval::run(&args),
         Command::Completion(args) => completion::run(&args).map(done),
     }
 }

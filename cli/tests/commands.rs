@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
 fn every_command_has_help_with_examples() {
     let all = text(&godwit(&["--help"]).stdout);
     assert!(all.contains("Exit codes: 0 done"), "{all}");
-    let commands = [
+    for command in [
         "dev",
         "send",
         "tail",
@@ -35,9 +35,10 @@ fn every_command_has_help_with_examples() {
         "passwd",
         "token",
         "check",
+        "doctor",
+        "eval",
         "completion",
-    ];
-    for command in commands {
+    ] {
         assert!(all.contains(command), "{command} is not in the help");
         let output = godwit(&[command, "--help"]);
         assert!(output.status.success(), "{command}");
@@ -72,7 +73,9 @@ fn completion_is_written_for_three_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let output = godwit(&["completion", shell]);
         assert!(output.status.success(), "{shell}");
-        assert!(text(&output.stdout).contains("cursor"), "{shell}");
+        for word in ["cursor", "doctor", "endurance"] {
+            assert!(text(&output.stdout).contains(word), "{shell} has no {word}");
+        }
     }
 }
 
@@ -118,4 +121,92 @@ fn passwords_and_tokens_are_set_and_removed_and_never_kept_in_the_clear() {
     assert!(godwit(&["token", path, "boat-7", "--delete"]).status.success());
     assert_eq!(godwit(&["token", path, "boat-7", "--delete"]).status.code(), Some(1), "there is none left");
     assert_eq!(godwit(&["passwd", path, "sensor"]).status.code(), Some(1), "an empty password");
+}
+
+const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/house/1","type":"door.opened","subject":"house/1","n":5}"#;
+
+#[test]
+fn an_expression_has_a_value_a_type_errors_and_an_exit_code() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("event.json");
+    std::fs::write(&path, EVENT).expect("written");
+    let event = path.to_str().expect("text");
+    let eval = |arguments: &[&str]| {
+        let output = godwit(&[&["eval"], arguments].concat());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, _) = eval(&["type = 'door.opened' AND subject LIKE 'house/%'", "--event", event]);
+    assert_eq!((code, out.as_str()), (Some(0), "true\ntype: Boolean\n"));
+    let (code, out, _) = eval(&["-10"]);
+    assert_eq!((code, out.as_str()), (Some(0), "-10\ntype: Integer\n"));
+    let (code, out, _) = eval(&["missing * n", "--event", event]);
+    assert_eq!(code, Some(1));
+    assert_eq!(out, "0\ntype: Integer\nerror: missingAttribute: the event has no attribute missing (column 1)\n");
+    let (code, out, _) = eval(&["--json", "CONCAT(type, 1 / 0)", "--event", event]);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &json["value"], &json["type"]), (Some(1), &"".into(), &"String".into()));
+    assert_eq!((&json["errors"][0]["kind"], &json["errors"][0]["column"]), (&"math".into(), &18.into()));
+    let (code, out, error) = eval(&["type ="]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert_eq!(error, "error: column 7: the expression ends where a value is expected\n  type =\n        ^\n");
+    let (code, out, _) = eval(&["type =", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &json["errors"][0]["kind"]), (Some(2), &"parse".into()));
+    let (code, _, error) = eval(&["true", "--event", "/does/not/exist"]);
+    assert!(code == Some(1) && error.contains("/does/not/exist"), "{error}");
+}
+
+#[test]
+fn the_test_kit_is_run_and_counted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("kit.yaml");
+    let kit = "name: Kit\ntests:\n  - {name: good, expression: \"n + 1\", eventOverrides: {n: 1}, result: 2}\n  \
+        - {name: bare, expression: TRUE, result: true}\n  \
+        - {name: wrong, expression: \"1\", result: 2}\n";
+    std::fs::write(&path, kit).expect("written");
+    let output = godwit(&["eval", "--tck", path.to_str().expect("text")]);
+    let lines = text(&output.stdout);
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 2), "{lines:?}");
+    assert!(lines[0].ends_with("wrong: 1: expected 2 with no error, got 1 with no error"), "{lines:?}");
+    assert_eq!(lines[1], "2 passed, 1 failed");
+}
+
+#[test]
+fn a_trigger_is_tried_out_and_the_part_that_decides_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let event = dir.path().join("event.json");
+    std::fs::write(&event, EVENT).expect("written");
+    let test = |filter: &str| {
+        let path = dir.path().join("trigger.yaml");
+        let yaml = format!(
+            "apiVersion: eventing.knative.dev/v1\nkind: Trigger\nmetadata: {{name: t}}\n\
+             spec: {{broker: default, {filter} subscriber: {{uri: 'http://127.0.0.1:9/'}}}}\n"
+        );
+        std::fs::write(&path, yaml).expect("written");
+        let event = event.to_str().expect("text");
+        let output = godwit(&["trigger", "test", "-f", path.to_str().expect("text"), "--event", event]);
+        (output.status.code(), text(&output.stdout).trim_end().to_owned())
+    };
+    let says = |filter: &str, code: i32, line: &str| {
+        assert_eq!(test(filter), (Some(code), format!("trigger/default/t {line}")), "{filter}");
+    };
+    says("", 0, "match: there is no filter: every event is wanted");
+    says("filter: {attributes: {type: door.opened}},", 0, "match: spec.filter.attributes: its attribute is as wanted");
+    says(
+        "filter: {attributes: {type: door.closed}},",
+        1,
+        "no match: spec.filter.attributes.type: type is \"door.opened\"; wanted is \"door.closed\"",
+    );
+    says(
+        "filters: [{prefix: {type: door}}, {any: [{exact: {id: '7'}}, {cesql: 'n > 5'}]}],",
+        1,
+        "no match: spec.filters[1].any: none of its 2 parts holds",
+    );
+    says("filters: [{not: {cesql: 'n > 5'}}],", 0, "match: spec.filters[0].not.cesql: the expression is false");
+    says(
+        "filters: [{cesql: floor = 3}],",
+        1,
+        "no match: spec.filters[0].cesql: filter error: missingAttribute: the event has no attribute floor",
+    );
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use godwit_mesh::config::{Loader, to_markdown, to_toml};
+use godwit_mesh::config::{Loader, Sections, to_markdown, to_toml};
 use godwit_mesh::manifest::ANNOTATIONS;
 use godwit_mesh::manifest::schema::{RESOURCES, Runs};
 use godwit_mesh::objects::openapi::crd;
@@ -96,4 +96,17 @@ fn our_kinds_have_their_crds() {
         let head = "# Made from the table of kinds; a test holds it against the code.\n";
         expect(&format!("config/crds/{}.yaml", resource.plural), &format!("{head}{yaml}"));
     }
+}
+
+#[test]
+fn every_number_size_and_duration_has_a_range_that_its_default_lies_in() {
+    let keys = godwit_agent::config::Config::keys().into_iter().chain(godwit_gateway::config::Config::keys());
+    let lacking: Vec<String> = keys
+        .filter(|key| matches!(key.kind, "number" | "size" | "duration") && key.range.is_none())
+        .map(|key| key.path())
+        .collect();
+    assert!(lacking.is_empty(), "without a range, `in \"least\" ..= \"most\"`: {lacking:?}");
+    // The defaults are read like everything else, so this fails where one is out of its range.
+    assert!(Loader::new().finish::<godwit_agent::config::Config>().is_ok());
+    assert!(Loader::new().finish::<godwit_gateway::config::Config>().is_ok());
 }

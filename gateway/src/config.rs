@@ -21,9 +21,9 @@ settings! {
     /// `[sync]`: the agents' way in, on the HTTP listener.
     pub struct Sync {
         /// Most agents that may be known.
-        max_agents: usize = "4096",
+        max_agents: usize = "4096" in "1" ..= "1000000",
         /// Bytes that each broker of an agent may have sent without an answer.
-        credit: Size = "1MiB",
+        credit: Size = "1MiB" in "64KiB" ..= "64MiB",
     }
 }
 

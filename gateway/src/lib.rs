@@ -2,7 +2,8 @@
 //!
 //! [`Gateway::start`] wires the parts in the order in which an event meets them: Brokers (journals), Triggers, and in front of
 //! them the agents' way in and the HTTP ingress. Manifests are applied before the listener opens, so that an open port means
-//! ready. [`Gateway::stop`] goes the way of the events too: sources first, then delivery, then the journals.
+//! ready; wrong ones do not keep it shut, those from before are run then. [`Gateway::stop`] goes the way of the events too:
+//! sources first, then delivery, then the journals.
 
 pub mod config;
 mod metrics;
@@ -10,7 +11,6 @@ pub mod sync;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use godwit_mesh::broker::Brokers;
@@ -35,9 +35,6 @@ use sync::{AgentSync, SyncSettings};
 
 /// The file with the objects of the API, in the data folder.
 const OBJECTS: &str = "objects.redb";
-
-/// How often the folder of manifests is looked at for changes.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Bytes that an agent may send ahead: over a satellite (0.6 s there and back) this still lets 1.7 MB/s through, where the listener's
 /// own 64 KiB would let 0.1. It is what may come, not what is kept: the credit bounds that.
@@ -103,9 +100,9 @@ impl Gateway {
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         let here = |all: &Manifests| Ok(all.for_here());
-        let objects = Objects::open(triggers.clone(), State::open(storage, OBJECTS), Box::new(here)).await;
-        let mut files = FileSet::new(config.gateway.manifests.as_deref(), triggers.clone(), Box::new(here));
-        objects.show_files(files.apply().await.map_err(anyhow::Error::msg)?);
+        let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS), Box::new(here)).await;
+        let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), Box::new(here));
+        objects.show_files(files.start().await);
         let (told, for_agents) = watch::channel(objects.for_agents());
 
         // What produces: the agents' way in and the ingress, on one listener.
@@ -120,7 +117,8 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
-        let router = objects::routes(router, &objects).fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = objects::routes(router, &objects);
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).naming_no_agent());
 
         let sources = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -183,7 +181,8 @@ impl Daemon for Gateway {
                 Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
             }
         }
-        apply(&self.files, &self.objects).await;
+        let applied = self.files.lock().await.apply_again().await;
+        self.objects.show_files(applied);
     }
 
     async fn stop(mut self) {
@@ -198,24 +197,15 @@ impl Daemon for Gateway {
 
 /// Applies the folder again whenever a file in it has changed.
 async fn watch_folder(files: Arc<tokio::sync::Mutex<FileSet>>, objects: Objects, stop: CancellationToken) -> &'static str {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if files.lock().await.changed().await {
-            apply(&files, &objects).await;
-        }
+    while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
+        let applied = files.lock().await.look().await;
+        objects.show_files(applied);
     }
     "the watch over the manifests"
 }
 
-async fn apply(files: &tokio::sync::Mutex<FileSet>, objects: &Objects) {
-    if let Some(all) = files.lock().await.apply_again().await {
-        objects.show_files(all);
-    }
-}
-
 /// Hands the agents' side what folder and API hold, whenever that changes.
-async fn tell_agents(objects: Objects, told: watch::Sender<Manifests>, stop: CancellationToken) -> &'static str {
+async fn tell_agents(objects: Objects, told: watch::Sender<Option<Manifests>>, stop: CancellationToken) -> &'static str {
     let mut changes = objects.changes();
     loop {
         told.send_if_modified(|now| {
@@ -235,14 +225,16 @@ async fn tell_agents(objects: Objects, told: watch::Sender<Manifests>, stop: Can
 /// What `/status`, `/readyz` and `/metrics` tell.
 fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
     metrics::register(metrics, sync);
-    let (triggers, files, sync) = (triggers.clone(), files.status(), sync.clone());
+    let (files, sync) = (files.status(), sync.clone());
+    let folder = files.clone();
     Ops::new(metrics.clone())
+        .sound("manifests", move || folder.in_force())
         .status(|status| {
             status.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
         })
         .brokers(brokers)
+        .triggers(triggers)
         .status(move |status| {
-            status.insert("triggers".to_owned(), triggers.status());
             status.insert("agents".to_owned(), sync.status());
             status.insert("manifests".to_owned(), files.to_json());
         })

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
 
 /// Before this instant (2026-01-01T00:00:00Z, in ms) a wall clock has plainly not been set: boards without a battery start
 /// in 1970.
@@ -25,6 +27,7 @@ pub enum Clock {
 pub struct Hands {
     elapsed_ms: AtomicU64,
     wall_ms: AtomicI64,
+    moved: Notify,
 }
 
 impl Clock {
@@ -63,11 +66,30 @@ impl Clock {
         (ms >= EARLIEST_VALID_MS).then_some(ms)
     }
 
+    /// Resolves when [`Clock::elapsed_ms`] has reached `at_ms`; `u64::MAX` is never. Cancel-safe.
+    pub async fn sleep_until(&self, at_ms: u64) {
+        match self {
+            Self::System { start } => match start.checked_add(Duration::from_millis(at_ms)) {
+                Some(at) if at_ms != u64::MAX => tokio::time::sleep_until(at.into()).await,
+                _ => std::future::pending().await,
+            },
+            Self::Manual(hands) => loop {
+                let mut moved = std::pin::pin!(hands.moved.notified());
+                moved.as_mut().enable();
+                if self.elapsed_ms() >= at_ms {
+                    return;
+                }
+                moved.await;
+            },
+        }
+    }
+
     /// Moves a manual clock on by `ms`; does nothing to the system's.
     pub fn advance(&self, ms: u64) {
         if let Self::Manual(hands) = self {
             hands.elapsed_ms.fetch_add(ms, Ordering::Relaxed);
             hands.wall_ms.fetch_add(i64::try_from(ms).unwrap_or(i64::MAX), Ordering::Relaxed);
+            hands.moved.notify_waiters();
         }
     }
 
@@ -81,6 +103,8 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -91,5 +115,16 @@ mod tests {
         assert_eq!(clock.wall_ms(), Some(1_800_000_000_000));
         clock.advance(5);
         assert_eq!((clock.elapsed_ms(), clock.wall_ms()), (5, Some(1_800_000_000_005)));
+    }
+
+    #[test]
+    fn a_sleeper_wakes_when_the_hands_have_come_to_its_time() {
+        let clock = Clock::manual(0);
+        let mut sleeping = std::pin::pin!(clock.sleep_until(10));
+        assert!(sleeping.as_mut().now_or_never().is_none());
+        clock.advance(9);
+        assert!(sleeping.as_mut().now_or_never().is_none());
+        clock.advance(1);
+        assert!(sleeping.as_mut().now_or_never().is_some());
     }
 }

@@ -4,12 +4,13 @@
 //! it in, a [`journal`] keeps it, a [`broker`] is a journal with a name, a [`manifest`] says which Triggers a broker has, a
 //! [`filter`] chooses, [`delivery`] sends, [`sync`] carries it to the gateway; [`objects`] shows and changes manifests over HTTP. [`storage`] is what lies below the journal,
 //! [`state`] what is keyed and changes seldom, [`room`] what bounds memory, [`config`], [`observe`] and [`process`] what every
-//! binary needs.
+//! binary needs. [`doctor`] looks at the board below all of it.
 
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod doctor;
 pub mod door;
 pub mod event;
 pub mod filter;

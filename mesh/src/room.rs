@@ -1,9 +1,12 @@
 //! Room for what is large and comes in pieces, an HTTP body or an MQTT packet: what all peers of a listener may hold at once.
 //!
-//! What is small needs no leave. What is larger takes room for all of itself before it is read on, and keeps it until it has
-//! been dealt with, so that memory stays bounded whatever the number of peers, and whoever has room can always finish. While
-//! others wait for room, whoever has had their time and is still not done gives it up: a peer that sends slowly on purpose
-//! holds up what is large for seconds, and what is small not at all.
+//! What is small needs no leave. What is larger takes room for all of itself once more than the small part is here, and keeps it
+//! until it has been dealt with, so that memory stays bounded whatever the number of peers, and whoever has room can always finish.
+//!
+//! Peers that send slowly on purpose must not keep the others out. To stand in line a peer has to have sent something, and while
+//! others wait, whoever has room must be on course to be done within two seconds; who is not gives it up, after a tenth of a second
+//! if nothing comes at all. So the line moves: with all of the room in the hands of a crowd that stalls, whoever waits behind `n`
+//! bytes of theirs has room after `n / room` turns of 0.1 to 0.2 s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +18,11 @@ use tokio::time::Instant;
 /// How long something may take to come once it has room and others wait for it.
 const STAY: Duration = Duration::from_secs(2);
 
-/// How often who has room looks whether others wait.
-pub const LOOK: Duration = Duration::from_millis(500);
+/// How long nothing may come meanwhile: what a peer that waited has sent ahead is here at once.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How often who has room looks whether it must give it up.
+pub const LOOK: Duration = Duration::from_millis(100);
 
 /// The room of one listener.
 #[derive(Debug)]
@@ -31,6 +37,19 @@ pub struct Room {
 pub struct Held {
     _permit: OwnedSemaphorePermit,
     since: Instant,
+    bytes: usize,
+    arrived: AtomicUsize,
+}
+
+impl Held {
+    fn new(permit: OwnedSemaphorePermit, bytes: usize) -> Self {
+        Self { _permit: permit, since: Instant::now(), bytes, arrived: AtomicUsize::new(0) }
+    }
+
+    /// Notes that so many bytes of what it is for have come.
+    pub fn arrived(&self, bytes: usize) {
+        self.arrived.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Room {
@@ -45,7 +64,7 @@ impl Room {
     #[must_use]
     pub fn try_take(&self, bytes: usize) -> Option<Held> {
         let permit = self.free.clone().try_acquire_many_owned(self.at_most(bytes)).ok()?;
-        Some(Held { _permit: permit, since: Instant::now() })
+        Some(Held::new(permit, bytes))
     }
 
     /// Waits for room, in the order of those who ask. `None` once `patience` is at its end.
@@ -56,7 +75,7 @@ impl Room {
         let _waiting = Waiting::begin(&self.waiting);
         let permit = self.free.clone().acquire_many_owned(self.at_most(bytes));
         let permit = tokio::time::timeout(patience, permit).await.ok()?.ok()?;
-        Some(Held { _permit: permit, since: Instant::now() })
+        Some(Held::new(permit, bytes))
     }
 
     /// Something larger than the whole room gets all of it.
@@ -67,7 +86,13 @@ impl Room {
     /// Whether who has this room, and is not done, must give it up.
     #[must_use]
     pub fn is_over(&self, held: &Held) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0 && held.since.elapsed() > STAY
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        // Of all its bytes, the part that should be here by now.
+        let late = held.since.elapsed().saturating_sub(GRACE).as_millis();
+        let arrived = held.arrived.load(Ordering::Relaxed);
+        arrived as u128 * STAY.as_millis() < held.bytes as u128 * late
     }
 }
 
@@ -92,7 +117,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_room_may_keep_it_until_others_have_waited() {
+    async fn who_has_room_may_keep_it_until_others_wait() {
         let room = Room::new(100);
         let held = room.try_take(80).expect("room");
         assert!(room.try_take(30).is_none());
@@ -103,6 +128,47 @@ mod tests {
         assert!(room.is_over(&held));
         drop(held);
         assert!(waiting.await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_others_wait_one_must_be_on_course_to_be_done_in_time() {
+        let room = Room::new(100);
+        let held = room.try_take(100).expect("room");
+        let mut waiting = std::pin::pin!(room.take(30, STAY * 10));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        tokio::time::advance(GRACE).await;
+        assert!(!room.is_over(&held), "what it sent ahead may be on its way to us");
+        held.arrived(50);
+        tokio::time::advance(STAY / 2).await;
+        assert!(!room.is_over(&held), "half of the bytes in half of the time");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(room.is_over(&held));
+        held.arrived(49);
+        tokio::time::advance(STAY / 2).await;
+        assert!(room.is_over(&held), "at the end only all of it will do");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_that_stalls_and_comes_back_for_ever_does_not_keep_an_honest_one_out() {
+        const CROWD: u32 = 1000;
+        let room = Arc::new(Room::new(8 << 20));
+        for _ in 0..CROWD {
+            let room = room.clone();
+            tokio::spawn(async move {
+                while let Some(held) = room.take(1 << 20, Duration::MAX).await {
+                    held.arrived(16 << 10);
+                    while !room.is_over(&held) {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let begun = Instant::now();
+        let held = room.take(1 << 20, Duration::MAX).await.expect("its turn comes");
+        assert!(begun.elapsed() <= CROWD / 8 * (GRACE + LOOK) + LOOK, "{:?}", begun.elapsed());
+        held.arrived(1 << 20);
+        assert!(!room.is_over(&held));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
 //! The hot path of events allocates nothing: a plain publish is written into a buffer that has room, and attributes are read
-//! from the stored form. Counted by an allocator, hence a program of its own.
+//! from the stored form, by filters too. Counted by an allocator, hence a program of its own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use godwit_mesh::event::{Event, MqttPublish, StoredEvent, encode_event, encode_publish, properties, with_origin};
+use godwit_mesh::filter::cesql::Expression;
 use godwit_mesh::journal::{Epoch, Offset};
 use godwit_mesh::names::AgentId;
 
@@ -107,6 +108,28 @@ fn reading_attributes_allocates_nothing_once_the_buffer_has_grown() {
             black_box((stored.data(), stored.mqtt(), stored.arrival_ms()));
         });
         assert_eq!(count, 0);
+    }
+}
+
+#[test]
+fn expressions_allocate_nothing_once_the_buffer_has_grown() {
+    let expressions = [
+        "type = 'a' AND subject LIKE 'x%'",
+        "n + 1 < 100 AND source != id AND n IN (1, 2, 7)",
+        "EXISTS time OR missing = 1",
+        "LENGTH(CONCAT_WS('/', UPPER(type), n, TRIM(source))) > SUBSTRING('123', 2)",
+        "type / 2 = 1",
+    ];
+    let expressions = expressions.map(|text| Expression::parse(text).expect(text));
+    let mut scratch = String::with_capacity(1024);
+    for body in bodies() {
+        let stored = StoredEvent::new(body.into(), Epoch(7), Offset(7), None).expect("readable");
+        for expression in &expressions {
+            let count = allocations(|| {
+                let _ = black_box(expression.test(&stored, &mut scratch));
+            });
+            assert_eq!(count, 0, "{expression}");
+        }
     }
 }
 

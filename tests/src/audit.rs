@@ -70,6 +70,39 @@ pub fn against_clients(records: &[Record], entries: &[Entry]) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Checks a broker that let its oldest go: of every client's acknowledged publishes those from some number on are there, in order,
+/// with their exact bytes, without a hole.
+///
+/// # Errors
+/// The first promise that is broken, with numbers.
+pub fn newest_kept(records: &[Record], entries: &[Entry]) -> Result<()> {
+    stored_once(entries)?;
+    for record in records {
+        let mut there = HashSet::new();
+        for entry in entries {
+            let data = entry.event.data()?;
+            let Some((client, number)) = load::read_payload(&data).filter(|(client, _)| *client == record.client) else {
+                continue;
+            };
+            ensure!(
+                data == load::payload(&client, number, record.size),
+                "the bytes of {client}'s number {number} were changed"
+            );
+            there.insert(number);
+        }
+        let oldest = there.iter().min().copied().unwrap_or(u64::MAX);
+        let lost: Vec<&u64> = record.acknowledged.iter().filter(|n| **n >= oldest && !there.contains(n)).collect();
+        ensure!(
+            lost.is_empty(),
+            "{}: {} acknowledged publishes are missing among newer ones: {lost:?}",
+            record.client,
+            lost.len()
+        );
+        ensure!(!there.is_empty(), "{}: nothing is left", record.client);
+    }
+    Ok(())
+}
+
 /// Checks that no event is there twice by source and id, which name an agent's journal offset, and that offsets ascend.
 ///
 /// # Errors

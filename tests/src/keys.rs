@@ -54,6 +54,19 @@ impl Keys {
         ])?;
         Ok(Self { authority: file("ca.pem"), certificate: file("server.pem"), key: file("server.key") })
     }
+
+    /// Signs the server's certificate anew, so that it ended yesterday.
+    ///
+    /// # Errors
+    /// When `openssl` fails.
+    pub fn expire(&self) -> Result<()> {
+        let folder = self.key.parent().context("a key is in a folder")?;
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(folder).args(["x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key"]);
+        openssl.args(["-CAcreateserial", "-days", "-1", "-extfile", "names", "-out", "server.pem"]);
+        crate::disk::run(&mut openssl)?;
+        Ok(())
+    }
 }
 
 /// Sets a user's password in a credentials file with `godwit passwd`.

@@ -36,6 +36,10 @@ pub struct Node {
     process: Option<Process>,
     /// Programs that run it, outermost first (`ip netns exec …`).
     pub before: Vec<String>,
+    /// What [`Line::run_by`] says: an emulator or a profiler.
+    pub run_by: Vec<String>,
+    /// Another program than the one under test in [`binaries`].
+    pub binary: Option<PathBuf>,
     /// A token to be sent with each request.
     pub bearer: Option<String>,
     /// Variables set for it.
@@ -90,6 +94,8 @@ impl Node {
             mqtt_port: None,
             process: None,
             before: Vec::new(),
+            run_by: Vec::new(),
+            binary: None,
             bearer: None,
             environment: Vec::new(),
         })
@@ -193,7 +199,11 @@ impl Node {
         Ok(process.last_lines())
     }
 
-    fn line(&self) -> Result<Line> {
+    /// Writes its configuration beside its log and gives the file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_config(&self) -> Result<PathBuf> {
         let config = self.log.with_extension("toml");
         let mut text = String::new();
         for (section, keys) in &self.settings {
@@ -203,12 +213,18 @@ impl Node {
             }
         }
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
-        Ok(Line {
-            program: binaries::path(self.program),
+        Ok(config)
+    }
+
+    fn line(&self) -> Result<Line> {
+        let config = self.write_config()?;
+        let line = Line {
+            program: self.binary.clone().unwrap_or_else(|| binaries::path(self.program)),
             arguments: vec!["--config".to_owned(), config.display().to_string()],
             environment: self.environment.clone(),
             before: self.before.clone(),
-        })
+        };
+        Ok(line.run_by(&self.run_by))
     }
 
     /// The running process.

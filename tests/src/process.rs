@@ -31,6 +31,20 @@ pub struct Line {
     pub before: Vec<String>,
 }
 
+impl Line {
+    /// The same, run by a program that takes it as its argument and becomes its process: an emulator or a profiler, with its own
+    /// arguments. By none, if there is none.
+    #[must_use]
+    pub fn run_by(mut self, runner: &[String]) -> Self {
+        if let Some((program, its)) = runner.split_first() {
+            let taken = std::mem::replace(&mut self.program, program.into());
+            let before = its.iter().cloned().chain([taken.display().to_string()]);
+            self.arguments = before.chain(self.arguments).collect();
+        }
+        self
+    }
+}
+
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
@@ -130,6 +144,33 @@ impl Process {
         let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss line")?;
         Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+
+    /// Bytes that it has had written to block devices, or will: what it made dirty counts at once.
+    ///
+    /// # Errors
+    /// When the process is gone or the kernel does not tell.
+    pub fn written_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/io", self.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("no write_bytes")?;
+        Ok(line.parse()?)
+    }
+
+    /// How often its threads have waited for something so far, and so have been woken: voluntary context switches. Threads that
+    /// have ended no longer count.
+    ///
+    /// # Errors
+    /// When the process is gone or the kernel does not tell.
+    pub fn wakeups(&self) -> Result<u64> {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // A thread may have ended since.
+            let Ok(text) = std::fs::read_to_string(task?.path().join("status")) else { continue };
+            let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            sum += line.context("no voluntary_ctxt_switches")?.trim().parse::<u64>()?;
+        }
+        Ok(sum)
     }
 
     /// Processor time it used so far, in seconds.

@@ -135,3 +135,70 @@ fn reject_at_the_configured_limit_waits_for_the_gateway() -> Result<()> {
         Ok(())
     })
 }
+
+/// An agent with nothing set that has to do with room, on a disk smaller than anybody would choose: it takes events, lets the oldest
+/// go, loses nothing it acknowledged to a kill, and brings what is left to the gateway.
+fn works_on_a_very_small(disk: &Disk, lab: &Lab) -> Result<()> {
+    let mut gateway = Node::gateway(lab)?;
+    let mut agent = Node::agent(lab, "agent-1")?;
+    agent.keep_data_at(disk.path());
+    agent.uplink(gateway.http());
+    agent.start()?;
+    assert_eq!(agent.get("/readyz")?.status, 200, "ready before the first event");
+    let load = load(&agent, "load");
+    // Twice what the disk holds: 1,100 bytes an event.
+    let enough = 2 * disk.bytes()? / 1100;
+    wait::at_least("publishes are acknowledged", LIMIT * 3, enough / 2, || Ok(load.acknowledged()))?;
+    agent.kill9()?;
+    agent.start()?;
+    let now = load.acknowledged();
+    wait::at_least("acknowledgements go on", LIMIT * 3, now + enough / 2, || Ok(load.acknowledged()))?;
+    let records = load.finish(LIMIT)?;
+    agent.kill9()?;
+    agent.start()?;
+    assert_eq!(agent.get("/readyz")?.status, 200);
+    let entries = agent.events(DEFAULT_BROKER)?;
+    audit::newest_kept(&records, &entries)?;
+    let (accepted, kept) = (agent.accepted(DEFAULT_BROKER)?, entries.len() as u64);
+    let uplink = agent.consumer(DEFAULT_BROKER, "uplink")?;
+    assert_eq!(uplink["pending"].as_u64(), Some(kept), "{uplink}");
+    assert_eq!(uplink["dropped"]["retention"].as_u64(), Some(accepted - kept), "all that is gone is counted: {uplink}");
+    assert!(kept * 1100 > disk.bytes()? / 6, "{kept} events are few for a disk of this size");
+    gateway.start()?;
+    gateway.wait_accepted(DEFAULT_BROKER, kept, LIMIT)?;
+    audit::same(&entries, &gateway.events(DEFAULT_BROKER)?)?;
+    println!("{accepted} accepted, {kept} kept and drained, {} dropped and counted", accepted - kept);
+    Ok(())
+}
+
+#[test]
+fn a_tmpfs_of_16_mib_is_enough_for_an_agent() -> Result<()> {
+    need!("a_tmpfs_of_16_mib_is_enough_for_an_agent", root, "mount");
+    lab::run(|lab| works_on_a_very_small(&Disk::tmpfs(lab, "disk", 16)?, lab))
+}
+
+#[test]
+fn an_ext4_of_24_mib_is_enough_for_an_agent() -> Result<()> {
+    need!("an_ext4_of_24_mib_is_enough_for_an_agent", root, "losetup", "mkfs.ext4");
+    lab::run(|lab| works_on_a_very_small(&Disk::ext4(lab, "disk", 24)?, lab))
+}
+
+#[test]
+fn an_agent_whose_segments_do_not_fit_the_disk_says_so_and_what_they_need() -> Result<()> {
+    need!("an_agent_whose_segments_do_not_fit_the_disk_says_so_and_what_they_need", root, "mount");
+    lab::run(|lab| {
+        let disk = Disk::tmpfs(lab, "disk", 24)?;
+        let mut agent = agent_on(lab, &disk, "drop-oldest")?;
+        agent.set("storage.segment-bytes", "8MiB");
+        agent.start()?;
+        let answer = agent.post(DEFAULT_BROKER, "one", "text/plain", b"x")?;
+        assert_eq!(answer.status, 507, "{}", answer.text());
+        let answer = agent.get("/readyz")?;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        for part in ["default/default refuses events", "8388608 bytes", "storage.segment-bytes"] {
+            assert!(answer.text().contains(part), "{part} is not in: {}", answer.text());
+        }
+        assert!(agent.process().last_lines().contains("the disk is full"), "{}", agent.process().last_lines());
+        Ok(())
+    })
+}

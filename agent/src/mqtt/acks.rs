@@ -3,7 +3,10 @@
 //! Each append to a journal is a *run*: one receipt and the packets it decides. Only the run at the head is looked at, so an
 //! acknowledgement never overtakes an earlier one, whichever journal that went to, and all that a commit decides can leave in
 //! one write.
+//!
+//! A connection that owes nothing has no buffers; those it had go to the next of its thread that owes something.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +15,17 @@ use std::task::{Context, Poll};
 use godwit_mesh::journal::{Journal, Receipt, Refused};
 
 use super::fanout::Message;
+
+/// How many connections' buffers a thread keeps for others.
+const SPARES: usize = 4;
+/// Buffers for more packets, acknowledgements or runs than this are not kept.
+const SPARE_BYTES: usize = 64 << 10;
+const SPARE_ACKS: usize = 1024;
+const SPARE_RUNS: usize = 64;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Queues>> = const { RefCell::new(Vec::new()) };
+}
 
 /// One packet that waits for its acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +74,8 @@ pub(super) struct Run {
     pub(super) count: usize,
     /// The journal it went to, for another try.
     pub(super) journal: Option<Journal>,
-    /// The packets as they came, kept for 3.1.1: what was refused is tried again.
-    pub(super) packets: Box<[u8]>,
+    /// How many bytes of packets are kept of it.
+    packets: usize,
     /// What goes to live subscribers once it is durable.
     pub(super) messages: Vec<Arc<Message>>,
 }
@@ -69,7 +83,7 @@ pub(super) struct Run {
 impl Run {
     /// A run without packets of its own to try again or messages for subscribers.
     pub(super) fn plain(outcome: Outcome, count: usize) -> Self {
-        Self { outcome, count, journal: None, packets: Box::default(), messages: Vec::new() }
+        Self { outcome, count, journal: None, packets: 0, messages: Vec::new() }
     }
 
     /// The receipt of its append.
@@ -83,7 +97,7 @@ impl Run {
     /// Whether it was refused, but not for good, and its packets are here.
     pub(super) fn is_to_be_tried_again(&self) -> bool {
         let for_now = |refused: &Refused| !matches!(refused, Refused::TooLarge { .. } | Refused::Closed);
-        !self.packets.is_empty()
+        self.packets > 0
             && match &self.outcome {
                 Outcome::Known(outcome) => outcome.as_ref().is_err_and(for_now),
                 Outcome::Receipt(receipt) => {
@@ -93,18 +107,44 @@ impl Run {
     }
 }
 
+/// What is owed, the oldest first.
+#[derive(Debug, Default)]
+struct Queues {
+    runs: VecDeque<Run>,
+    acks: VecDeque<Ack>,
+    /// The runs' packets as they came, kept for 3.1.1: what was refused is tried again.
+    packets: VecDeque<u8>,
+}
+
+impl Queues {
+    /// Some that are empty.
+    fn take_spare() -> Self {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Gives them away, empty, to whoever needs some next.
+    fn give_away(self) {
+        let large =
+            self.packets.capacity() > SPARE_BYTES || self.acks.capacity() > SPARE_ACKS || self.runs.capacity() > SPARE_RUNS;
+        SPARE.with_borrow_mut(|spare| {
+            if !large && spare.len() < SPARES {
+                spare.push(self);
+            }
+        });
+    }
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    runs: VecDeque<Run>,
-    acks: VecDeque<Ack>,
+    queues: Queues,
     /// QoS 1 publishes among them: what counts against Receive Maximum beside the open QoS 2 hand-shakes.
     pubacks: usize,
 }
 
 impl Acks {
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.queues.runs.is_empty()
     }
 
     /// QoS 1 publishes that are not yet acknowledged.
@@ -112,25 +152,30 @@ impl Acks {
         self.pubacks
     }
 
-    /// Adds a run with its acknowledgements.
-    pub(super) fn push(&mut self, run: Run, acks: impl Iterator<Item = Ack>) {
-        let before = self.acks.len();
+    /// Adds a run with its acknowledgements, and the packets that are kept for another try.
+    pub(super) fn push(&mut self, mut run: Run, packets: &[u8], acks: impl Iterator<Item = Ack>) {
+        if self.queues.runs.is_empty() {
+            self.queues = Queues::take_spare();
+        }
+        let before = self.queues.acks.len();
         for ack in acks {
             self.pubacks += usize::from(ack.kind == AckKind::Puback);
-            self.acks.push_back(ack);
+            self.queues.acks.push_back(ack);
         }
-        debug_assert_eq!(run.count, self.acks.len() - before, "a run knows its acknowledgements");
-        self.runs.push_back(run);
+        debug_assert_eq!(run.count, self.queues.acks.len() - before, "a run knows its acknowledgements");
+        run.packets = packets.len();
+        self.queues.packets.extend(packets);
+        self.queues.runs.push_back(run);
     }
 
     /// Adds one acknowledgement that is due as soon as all before it have left.
     pub(super) fn push_known(&mut self, ack: Ack) {
-        self.push(Run::plain(Outcome::Known(Ok(())), 1), std::iter::once(ack));
+        self.push(Run::plain(Outcome::Known(Ok(())), 1), &[], std::iter::once(ack));
     }
 
     /// The head's outcome, once it is known. Wakes the task when it becomes so.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Refused>>> {
-        let Some(run) = self.runs.front_mut() else { return Poll::Ready(None) };
+        let Some(run) = self.queues.runs.front_mut() else { return Poll::Ready(None) };
         match &mut run.outcome {
             Outcome::Known(outcome) => Poll::Ready(Some(outcome.clone())),
             Outcome::Receipt(receipt) => match Pin::new(receipt).poll(cx) {
@@ -146,42 +191,48 @@ impl Acks {
 
     /// How many runs there are.
     pub(super) fn len(&self) -> usize {
-        self.runs.len()
+        self.queues.runs.len()
     }
 
     /// All runs, the head first.
     pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.runs.iter()
+        self.queues.runs.iter()
     }
 
     /// One run; 0 is the head.
     pub(super) fn run(&self, at: usize) -> Option<&Run> {
-        self.runs.get(at)
+        self.queues.runs.get(at)
+    }
+
+    /// The packets that are kept of a run, copied.
+    pub(super) fn packets(&self, at: usize) -> Vec<u8> {
+        let before = self.queues.runs.iter().take(at).map(|run| run.packets).sum();
+        let len = self.run(at).map_or(0, |run| run.packets);
+        self.queues.packets.iter().skip(before).take(len).copied().collect()
     }
 
     /// The newest receipt.
     pub(super) fn last_receipt(&self) -> Option<&Receipt> {
-        self.runs.iter().rev().find_map(Run::receipt)
+        self.queues.runs.iter().rev().find_map(Run::receipt)
     }
 
     /// What decides a run from now on.
     pub(super) fn decide(&mut self, at: usize, outcome: Outcome) {
-        if let Some(run) = self.runs.get_mut(at) {
+        if let Some(run) = self.queues.runs.get_mut(at) {
             run.outcome = outcome;
         }
     }
 
     /// Takes the head and hands each of its acknowledgements to `each`.
     pub(super) fn pop(&mut self, mut each: impl FnMut(Ack)) -> Option<Run> {
-        let run = self.runs.pop_front()?;
-        for ack in self.acks.drain(..run.count.min(self.acks.len())) {
+        let run = self.queues.runs.pop_front()?;
+        for ack in self.queues.acks.drain(..run.count.min(self.queues.acks.len())) {
             self.pubacks -= usize::from(ack.kind == AckKind::Puback);
             each(ack);
         }
-        if self.runs.is_empty() {
-            // An idle client keeps no buffers.
-            self.runs = VecDeque::new();
-            self.acks = VecDeque::new();
+        self.queues.packets.drain(..run.packets.min(self.queues.packets.len()));
+        if self.queues.runs.is_empty() {
+            std::mem::take(&mut self.queues).give_away();
         }
         Some(run)
     }

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use godwit_mesh::door::Denied;
+use godwit_mesh::door::{Denied, Identity};
+use godwit_mesh::room::LOOK;
 use rumqttd::protocol::{ConnAckProperties, ConnectReturnCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::debug;
@@ -50,7 +51,7 @@ pub(super) async fn shake(
     mut transport: Transport,
     peer: SocketAddr,
 ) -> Result<Box<Connection>, NoConnection> {
-    let (connect, input) = match read_connect(hub, &mut transport).await {
+    let (mut connect, input) = match read_connect(hub, &mut transport).await {
         Ok(read) => read,
         Err(Failed::Other(why)) => return Err(why),
         Err(Failed::Refusal(Refusal::Close(fault))) => {
@@ -62,10 +63,26 @@ pub(super) async fn shake(
         }
     };
     let version = connect.version;
-    if let Err(code) = check_credentials(hub, &connect).await {
-        hub.counters.refused_credentials.add(1);
-        return Err(refuse(hub, &mut transport, version, code).await);
-    }
+    let identity = match check_credentials(hub, &connect).await {
+        Ok(identity) => identity,
+        Err(code) => {
+            hub.counters.refused_credentials.add(1);
+            return Err(refuse(hub, &mut transport, version, code).await);
+        }
+    };
+    let will = match connect.will.take().map(|will| hub.wills.keep(will)) {
+        None => None,
+        Some(Some(will)) => Some(will),
+        Some(None) => {
+            debug!(%peer, "no room for a large will");
+            let code = if version == Version::V5 {
+                ConnectReturnCode::QuotaExceeded
+            } else {
+                ConnectReturnCode::ServiceUnavailable
+            };
+            return Err(refuse(hub, &mut transport, version, code).await);
+        }
+    };
     let assigned = match client_id(hub, &connect) {
         Ok(assigned) => assigned,
         Err(code) => return Err(refuse(hub, &mut transport, version, code).await),
@@ -77,6 +94,7 @@ pub(super) async fn shake(
         expiry_seconds,
         version,
         peer,
+        identity: identity.as_ref(),
     };
     let mut seat = match hub.claim(claim).await {
         Ok(seat) => seat,
@@ -89,13 +107,19 @@ pub(super) async fn shake(
             return Err(refuse(hub, &mut transport, version, code).await);
         }
     };
+    // Whoever has a seat is found when credentials change; they may have changed before.
+    if !hub.in_force(identity.as_ref()) {
+        seat.leave().await;
+        hub.counters.refused_credentials.add(1);
+        return Err(refuse(hub, &mut transport, version, ConnectReturnCode::NotAuthorized).await);
+    }
     let mut out = Vec::new();
     let properties = announce(hub, &connect, expiry_seconds, assigned);
     control::connack(&mut out, version, seat.present, ConnectReturnCode::Success, Some(properties));
     transport.write_all(&out).await?;
     transport.flush().await?;
     hub.counters.connections.add(1);
-    seat.will = connect.will;
+    seat.will = will;
     let rate = hub.limits.publishes_per_second.map(|n| Rate::new(n, hub.clock.elapsed_ms()));
     let inbound = Inbound::new(version, expiry_seconds, std::mem::take(&mut seat.handshakes), rate);
     let flow = super::connection::Flow {
@@ -129,27 +153,43 @@ async fn read_connect(hub: &Hub, transport: &mut Transport) -> Result<(Connect, 
             return Ok((connect, input));
         }
         if let Some(total) = Frame::announced(&input).filter(|&total| total > SMALL_PACKET)
+            && input.len() > SMALL_PACKET
             && room.is_none()
         {
             let held = hub.room.take(total, hub.limits.connect_timeout).await;
-            room = Some(held.ok_or_else(|| fault(Fault::new(reason::SERVER_BUSY, NO_ROOM)))?);
+            let held = held.ok_or_else(|| fault(Fault::new(reason::SERVER_BUSY, NO_ROOM)))?;
+            held.arrived(input.len());
+            room = Some(held);
         }
         input.reserve(CHUNK);
-        match transport.read_buf(&mut input).await {
+        let read = {
+            let mut reading = std::pin::pin!(transport.read_buf(&mut input));
+            loop {
+                tokio::select! {
+                    read = &mut reading => break read,
+                    () = tokio::time::sleep(LOOK), if room.is_some() => {
+                        if room.as_ref().is_some_and(|held| hub.room.is_over(held)) {
+                            return Err(fault(Fault::new(reason::SERVER_BUSY, "CONNECT came too slowly while others waited")));
+                        }
+                    }
+                }
+            }
+        };
+        match read {
             Ok(0) => return Err(Failed::Other(NoConnection::Closed)),
-            Ok(_) => {}
+            Ok(n) => room.iter().for_each(|held| held.arrived(n)),
             Err(error) => return Err(Failed::Other(error.into())),
         }
     }
 }
 
-async fn check_credentials(hub: &Hub, connect: &Connect) -> Result<(), ConnectReturnCode> {
-    let Some(credentials) = &hub.credentials else { return Ok(()) };
+async fn check_credentials(hub: &Hub, connect: &Connect) -> Result<Option<Identity>, ConnectReturnCode> {
+    let Some(credentials) = &hub.credentials else { return Ok(None) };
     let not_authorized = ConnectReturnCode::NotAuthorized;
     let Some(user) = &connect.user_name else { return Err(not_authorized) };
     let password = connect.password.as_deref().unwrap_or_default();
     match credentials.check_password(user, password.as_bytes()).await {
-        Ok(_) => Ok(()),
+        Ok(identity) => Ok(Some(identity)),
         Err(Denied::Wrong) => Err(ConnectReturnCode::BadUserNamePassword),
         Err(Denied::Busy) if connect.version == Version::V5 => Err(ConnectReturnCode::ServerBusy),
         Err(Denied::Busy) => Err(ConnectReturnCode::ServiceUnavailable),

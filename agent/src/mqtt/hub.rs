@@ -4,17 +4,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_mesh::clock::Clock;
-use godwit_mesh::door::Credentials;
+use godwit_mesh::door::{Credentials, Identity};
 use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::Refused;
 use godwit_mesh::room::Room;
 use serde_json::{Value, json};
-use tracing::warn;
+use tokio::sync::Notify;
+use tracing::{info, warn};
 
 use super::fanout::{Delivery, Message, Queue};
 use super::limits::Limits;
@@ -26,10 +27,14 @@ use super::routes::Routes;
 use super::session::{Link, Order, Session};
 use super::status::Counters;
 use super::subscriptions::{Options, Subscriptions};
+use super::will::{KeptWill, WillRoom};
 
 /// How often a will is tried again when the journal is busy, and how long.
 const WILL_TRIES: u32 = 50;
 const WILL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks at deadlines at least; time limits are late by this much at most.
+const LOOK_AGAIN_MS: u64 = 500;
 
 /// The shared state.
 #[derive(Debug)]
@@ -41,11 +46,16 @@ pub(super) struct Hub {
     pub(super) counters: Counters,
     /// For packets that are large and not whole yet.
     pub(super) room: Room,
+    pub(super) wills: WillRoom,
     /// Open TCP connections.
     pub(super) open: AtomicUsize,
     sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
     subscriptions: Mutex<Subscriptions>,
     subscribed: AtomicUsize,
+    /// When deadlines are looked at next, in ms of elapsed time.
+    look_at_ms: AtomicU64,
+    /// That has become sooner.
+    sooner: Notify,
 }
 
 /// A connection's hold on its session. Letting go of it without [`Seat::leave`] ends the hold too.
@@ -58,7 +68,7 @@ pub(super) struct Seat {
     /// Open hand-shakes, while the connection has them.
     pub(super) handshakes: Handshakes,
     pub(super) expiry_seconds: u32,
-    pub(super) will: Option<Box<Will>>,
+    pub(super) will: Option<Box<KeptWill>>,
     left: bool,
 }
 
@@ -74,7 +84,7 @@ pub(super) enum NoSeat {
 /// What [`Hub::sweep`] found.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    pub(super) wills: Vec<(Arc<Session>, Box<Will>)>,
+    pub(super) wills: Vec<(Arc<Session>, Box<KeptWill>)>,
     pub(super) expired: Vec<Arc<Session>>,
 }
 
@@ -86,12 +96,14 @@ pub(super) struct Claim<'a> {
     pub(super) expiry_seconds: u32,
     pub(super) version: Version,
     pub(super) peer: SocketAddr,
+    pub(super) identity: Option<&'a Identity>,
 }
 
 impl Hub {
     pub(super) fn new(limits: Limits, clock: Clock, routes: Routes, credentials: Option<Credentials>) -> Self {
         let hub = Self {
             room: Room::new(limits.partial_bytes.max(limits.max_packet_bytes)),
+            wills: WillRoom::new(limits.will_bytes),
             limits,
             clock,
             routes,
@@ -101,6 +113,8 @@ impl Hub {
             sessions: Mutex::default(),
             subscriptions: Mutex::default(),
             subscribed: AtomicUsize::new(0),
+            look_at_ms: AtomicU64::new(u64::MAX),
+            sooner: Notify::new(),
         };
         hub.restore();
         hub
@@ -116,14 +130,28 @@ impl Hub {
                 state.handshakes = known.handshakes;
                 state.expiry_seconds = known.session_expiry_seconds;
                 state.away_since_ms = self.clock.elapsed_ms();
+                self.look_by(state.due_while_away_ms());
             }
             sessions.insert(client_id.into(), session);
         }
     }
 
-    /// Whether there is any connection or session: then time matters.
-    pub(super) fn watches_time(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0 || !self.sessions().is_empty()
+    /// Has deadlines looked at by `at_ms` at the latest.
+    pub(super) fn look_by(&self, at_ms: u64) {
+        // Read first: most deadlines are later than one that is waited for already.
+        if at_ms < self.look_at_ms.load(Ordering::Relaxed) && at_ms < self.look_at_ms.fetch_min(at_ms, Ordering::Relaxed) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Resolves when deadlines are to be looked at, by [`Hub::sweep`]. Cancel-safe.
+    pub(super) async fn time_to_look(&self) {
+        loop {
+            tokio::select! {
+                () = self.clock.sleep_until(self.look_at_ms.load(Ordering::Relaxed)) => return,
+                () = self.sooner.notified() => {}
+            }
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
@@ -172,6 +200,7 @@ impl Hub {
         state.link = Some(Link {
             version: claim.version,
             peer: claim.peer,
+            identity: claim.identity.cloned(),
             since_ms: self.clock.elapsed_ms(),
             waker: None,
             order: None,
@@ -196,7 +225,7 @@ impl Hub {
             let will = seat.session.lock().will.take();
             if let Some((_, will)) = will {
                 // The session that it belongs to ends here.
-                self.publish_will(&seat.session, &will).await;
+                self.publish_will(&seat.session, &will.will).await;
             }
             self.forget_durably(&mut seat).await?;
             seat.present = false;
@@ -228,6 +257,7 @@ impl Hub {
             expiry_seconds: 0,
             version: Version::V4,
             peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            identity: None,
         };
         if let Ok((found, Some(mut seat))) = self.find_or_make(&claim) {
             if Arc::ptr_eq(&found, session) {
@@ -367,25 +397,52 @@ impl Hub {
         }
     }
 
+    /// Whether what a client came in with is still in force.
+    pub(super) fn in_force(&self, identity: Option<&Identity>) -> bool {
+        self.credentials.as_ref().zip(identity).is_none_or(|(credentials, identity)| credentials.in_force(identity))
+    }
+
+    /// Tells those connections to go whose clients came in with what is no longer in force.
+    pub(super) fn revoke(&self) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in sessions {
+            let identity = session.lock().link.as_ref().and_then(|link| link.identity.clone());
+            if !self.in_force(identity.as_ref()) {
+                info!(
+                    client = &*session.client_id,
+                    "the client's credentials have changed or gone: its connection is closed"
+                );
+                session.order(Order::Revoked);
+            }
+        }
+    }
+
     /// What has to be done as time passes: wakes connections whose deadline has passed, and answers the wills that are due and
-    /// the sessions that have expired.
+    /// the sessions that have expired. Looks again when the next deadline comes, but not sooner than in [`LOOK_AGAIN_MS`].
     pub(super) fn sweep(&self) -> Due {
         let now_ms = self.clock.elapsed_ms();
         let mut due = Due::default();
+        // First, so that a deadline which comes up meanwhile is not overlooked.
+        self.look_at_ms.store(u64::MAX, Ordering::Relaxed);
+        let mut next_ms = u64::MAX;
         for session in self.sessions().values() {
             session.wake_if_due(now_ms);
             let mut state = session.lock();
             if state.link.is_some() {
+                next_ms = next_ms.min(session.deadline_ms.load(Ordering::Relaxed));
                 continue;
             }
-            let expires = state.away_since_ms.saturating_add(u64::from(state.expiry_seconds) * 1000);
-            let expired = expires <= now_ms;
+            next_ms = next_ms.min(state.due_while_away_ms());
+            let expired = state.expires_ms() <= now_ms;
             if state.will.as_ref().is_some_and(|(at, _)| expired || *at <= now_ms) {
                 due.wills.extend(state.will.take().map(|(_, will)| (Arc::clone(session), will)));
             }
             if expired {
                 due.expired.push(Arc::clone(session));
             }
+        }
+        if next_ms != u64::MAX {
+            self.look_by(next_ms.max(now_ms + LOOK_AGAIN_MS));
         }
         due
     }
@@ -428,7 +485,7 @@ impl Seat {
         let will = self.will.take();
         let mut now = None;
         if let Some(will) = will {
-            let wait_seconds = will.delay_seconds.min(self.expiry_seconds);
+            let wait_seconds = will.will.delay_seconds.min(self.expiry_seconds);
             if wait_seconds == 0 {
                 now = Some(will);
             } else {
@@ -445,7 +502,7 @@ impl Seat {
         self.let_go();
         drop(self);
         if let Some(will) = now {
-            hub.publish_will(&session, &will).await;
+            hub.publish_will(&session, &will.will).await;
         }
     }
 
@@ -465,6 +522,8 @@ impl Seat {
             state.handshakes = std::mem::take(&mut self.handshakes);
             if ends {
                 sessions.remove(&self.session.client_id);
+            } else {
+                self.hub.look_by(state.due_while_away_ms());
             }
         }
         self.session.deadline_ms.store(u64::MAX, Ordering::Relaxed);

@@ -16,6 +16,8 @@ pub struct Limits {
     pub max_packet_bytes: usize,
     /// Bytes of all larger packets together that are still on their way. Never below `max_packet_bytes`.
     pub partial_bytes: usize,
+    /// Bytes of all wills together that are kept for clients, small ones (512 bytes) not counted.
+    pub will_bytes: usize,
     /// Open connections, those included that have not sent CONNECT yet; more are closed at once.
     pub max_connections: usize,
     /// Sessions kept for clients that are away, and those of connected ones; a further client is refused.
@@ -59,6 +61,7 @@ impl Default for Limits {
         Self {
             max_packet_bytes: 1 << 20,
             partial_bytes: 4 << 20,
+            will_bytes: 1 << 20,
             max_connections: 4096,
             max_sessions: 8192,
             connect_timeout: Duration::from_secs(10),

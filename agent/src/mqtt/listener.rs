@@ -12,6 +12,7 @@ use godwit_mesh::http::metrics::Metrics;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -24,7 +25,7 @@ use super::session::Order;
 use super::status::Counters;
 use super::transport::Transport;
 
-/// How often deadlines are looked at. Time limits are late by this much at most.
+/// How often deadlines are looked at while the listener shuts down.
 const TICK: Duration = Duration::from_millis(500);
 /// Pause after accept failed (too many open files): what is open goes on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -138,8 +139,7 @@ impl Listener {
         let Self { hub, socket, addr, tls } = self;
         info!(%addr, tls = tls.is_some(), "MQTT is served");
         let connections = TaskTracker::new();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changes = hub.credentials.as_ref().map(Credentials::changes);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -150,12 +150,14 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                _ = tick.tick(), if hub.watches_time() => sweep(&hub, &connections),
+                () = hub.time_to_look() => sweep(&hub, &connections),
+                () = changed(&mut changes) => hub.revoke(),
             }
         }
         drop(socket);
         hub.order_all(Order::Shutdown);
         connections.close();
+        let mut tick = tokio::time::interval(TICK);
         let ended = async {
             loop {
                 tokio::select! {
@@ -168,6 +170,17 @@ impl Listener {
             warn!("MQTT connections are still open; leaving them");
         }
     }
+}
+
+/// Resolves when the credentials were read anew.
+async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+    if let Some(changes) = changes
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    // No credentials; else the sender is the listener's own, and does not go.
+    std::future::pending::<()>().await;
 }
 
 /// Gives a connection its task.
@@ -257,7 +270,7 @@ fn sweep(hub: &Arc<Hub>, tasks: &TaskTracker) {
     let hub = Arc::clone(hub);
     tasks.spawn(async move {
         for (session, will) in due.wills {
-            hub.publish_will(&session, &will).await;
+            hub.publish_will(&session, &will.will).await;
         }
         for session in due.expired {
             hub.expire(&session).await;

@@ -26,8 +26,11 @@ mod session;
 mod status;
 mod subscriptions;
 mod transport;
+mod will;
 
 pub use limits::Limits;
 pub use listener::{Handle, ListenError, Listener, Settings};
+#[cfg(any(test, fuzzing))]
+pub use packet::stream::decode_stream;
 pub use routes::{Choose, Routes};
 pub use status::{Counter, Counters, Metric};

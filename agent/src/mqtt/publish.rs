@@ -6,6 +6,7 @@
 //! Invariants: an acknowledgement leaves only after its receipt said "durable"; acknowledgements leave in the order in which the
 //! packets came; a QoS 2 packet id is in `handshakes` from its append until its PUBREL is durable.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -74,6 +75,14 @@ impl Topic<'_> {
     }
 }
 
+/// A list of more publishes than this is not kept for the next read.
+const KEEP_PUBLISHES: usize = 256;
+
+thread_local! {
+    /// For [`Batch::publishes`]; empty between two reads.
+    static PUBLISHES: Cell<Vec<(Publish<'static>, Topic<'static>)>> = const { Cell::new(Vec::new()) };
+}
+
 /// Publishes of one read that go to one journal.
 #[derive(Debug, Default)]
 struct Batch<'a> {
@@ -117,7 +126,7 @@ impl Inbound {
 
     /// Looks at the packets at the head of `bytes` as long as they are PUBLISH or PUBREL. Answers how many bytes are done with.
     pub(super) fn take(&mut self, hub: &Hub, session: &Arc<Session>, bytes: &[u8]) -> (usize, Stop) {
-        let mut batch = Batch::default();
+        let mut batch = Batch { publishes: PUBLISHES.take(), ..Batch::default() };
         let mut at = 0;
         let stop = loop {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -140,7 +149,9 @@ impl Inbound {
             }
         };
         let start = if batch.publishes.is_empty() { at } else { batch.start };
-        match self.flush(hub, session, bytes, &mut batch) {
+        let flushed = self.flush(hub, session, bytes, &mut batch);
+        give_back(batch.publishes);
+        match flushed {
             Ok(()) => (at, stop),
             // Whatever stopped us stands behind the batch and will be met again.
             Err(hold) => (start, Stop::Held(hold)),
@@ -256,7 +267,7 @@ impl Inbound {
         let mut run = Run::plain(Outcome::Known(Ok(())), usize::from(ack.is_some()));
         run.messages = messages;
         if ack.is_some() || !run.messages.is_empty() {
-            self.acks.push(run, ack.into_iter());
+            self.acks.push(run, &[], ack.into_iter());
         }
     }
 
@@ -276,8 +287,9 @@ impl Inbound {
             Err(refused) => Outcome::Known(Err(refused)),
         };
         let mut run = Run::plain(outcome, batch.wanting);
+        let mut packets: &[u8] = &[];
         if self.version == Version::V4 && batch.wanting > 0 {
-            run.packets = bytes.get(batch.start..batch.end).unwrap_or_default().into();
+            packets = bytes.get(batch.start..batch.end).unwrap_or_default();
             run.journal = Some(journal.clone());
         }
         let has_subscribers = hub.has_subscribers();
@@ -294,7 +306,7 @@ impl Inbound {
         if let Some(rate) = &mut self.rate {
             rate.spend(batch.publishes.len());
         }
-        self.acks.push(run, batch.publishes.iter().filter_map(|(publish, _)| wanted(publish)));
+        self.acks.push(run, packets, batch.publishes.iter().filter_map(|(publish, _)| wanted(publish)));
         batch.publishes.clear();
         batch.wanting = 0;
         Ok(())
@@ -357,7 +369,7 @@ impl Inbound {
             Err(refused) => Outcome::Known(Err(refused)),
         };
         open.releasing = true;
-        self.acks.push(Run::plain(outcome, 1), std::iter::once(ack));
+        self.acks.push(Run::plain(outcome, 1), &[], std::iter::once(ack));
         Ok(())
     }
 
@@ -422,7 +434,8 @@ impl Inbound {
             let Some(journal) = &run.journal else { continue };
             let before = at.checked_sub(1).and_then(|at| self.acks.run(at)).and_then(Run::receipt);
             let mut publishes = Vec::new();
-            let mut rest = &*run.packets;
+            let packets = self.acks.packets(at);
+            let mut rest = &*packets;
             while let Ok(Some(frame)) = Frame::next(rest, usize::MAX) {
                 if let Ok(publish) = Publish::read(&frame, self.version, &hub.limits) {
                     publishes.push((publish, Topic::InPacket(publish.topic)));
@@ -443,6 +456,15 @@ impl Inbound {
                 handshakes.remove(&ack.packet_id);
             }
         });
+    }
+}
+
+/// Keeps the list for the next read.
+fn give_back(mut publishes: Vec<(Publish<'_>, Topic<'_>)>) {
+    publishes.clear();
+    if publishes.capacity() <= KEEP_PUBLISHES {
+        // The same memory, as a list of what borrows from other bytes: there is nothing in it.
+        PUBLISHES.set(publishes.into_iter().map(|_| unreachable!("the list is empty")).collect());
     }
 }
 

@@ -9,19 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use godwit_mesh::door::Identity;
 use tokio::sync::Notify;
 
 use super::fanout::{Delivery, Queue};
 use super::limits::Limits;
 use super::packet::Version;
-use super::packet::connect::Will;
 use super::qos2::Handshakes;
+use super::will::KeptWill;
 
 /// What a connection is told to do by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Another connection has the client id now.
     TakenOver,
+    /// What the client came in with is no longer in force.
+    Revoked,
     /// The listener stops.
     Shutdown,
 }
@@ -50,7 +53,19 @@ pub(super) struct State {
     pub(super) expiry_seconds: u32,
     pub(super) away_since_ms: u64,
     /// A will that waits for its delay, and when it is due.
-    pub(super) will: Option<(u64, Box<Will>)>,
+    pub(super) will: Option<(u64, Box<KeptWill>)>,
+}
+
+impl State {
+    /// When the session ends if its client stays away.
+    pub(super) fn expires_ms(&self) -> u64 {
+        self.away_since_ms.saturating_add(u64::from(self.expiry_seconds) * 1000)
+    }
+
+    /// When there is something to do for a session without a connection: its will, or its end.
+    pub(super) fn due_while_away_ms(&self) -> u64 {
+        self.will.as_ref().map_or(u64::MAX, |(at_ms, _)| *at_ms).min(self.expires_ms())
+    }
 }
 
 /// A session's connection as others see it.
@@ -58,6 +73,8 @@ pub(super) struct State {
 pub(super) struct Link {
     pub(super) version: Version,
     pub(super) peer: SocketAddr,
+    /// Who it is; none where everybody may come in.
+    pub(super) identity: Option<Identity>,
     pub(super) since_ms: u64,
     pub(super) waker: Option<Waker>,
     pub(super) order: Option<Order>,

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use godwit_mesh::storage::{Storage, read_exact_at};
+use godwit_mesh::process::{read_kept, write_kept};
+use godwit_mesh::storage::Storage;
 use godwit_mesh::sync::Frame;
 use godwit_mesh::sync::frame::{Objects, Report};
 use http::Method;
@@ -25,7 +26,6 @@ pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 const FOLDER: &str = "uplink";
 const FILE: &str = "uplink/objects.json";
-const NEW_FILE: &str = "uplink/objects.json.new";
 
 /// Largest set that is taken from disk, in bytes.
 const MAX_SET: u64 = 64 << 20;
@@ -163,26 +163,13 @@ pub(super) async fn take_all(frames: &mut Frames, sets: &mpsc::Sender<Objects>) 
 }
 
 fn read(storage: &dyn Storage) -> io::Result<Option<Objects>> {
-    let file = match storage.open(FILE, false) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
-    let len = file.len()?.min(MAX_SET);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-    read_exact_at(&*file, &mut bytes, 0)?;
+    let Some(bytes) = read_kept(storage, FILE, MAX_SET)? else { return Ok(None) };
     String::from_utf8(bytes).map(|set| Some(Objects::new(set))).map_err(io::Error::other)
 }
 
 fn write(storage: &dyn Storage, set: &[u8]) -> io::Result<()> {
     storage.make_dir(FOLDER)?;
-    let file = storage.open(NEW_FILE, true)?;
-    file.set_len(0)?;
-    file.write_all_at(set, 0)?;
-    file.sync_data()?;
-    // durable before: the rename below may only show bytes that are on disk. A power cut before it leaves the older set, and a
-    // new file that the next write replaces; one after it leaves either set, whole.
-    storage.rename(NEW_FILE, FILE)?;
-    storage.sync_dir(FOLDER)
+    write_kept(storage, FILE, set)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! The cursor moves on the gateway's answers and on nothing else, with the account of what lies between. A frame that was sent is
 //! remembered by its range and counts only; were the connection cut, its events are read again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use godwit_mesh::broker::Broker;
@@ -113,7 +113,13 @@ impl Lane {
 
     /// Where the gateway goes on. `told` is the last position that this process was told, if any. Returns how far the gateway was
     /// set back.
-    pub(super) async fn go_on(&mut self, go_on: &GoOn, told: Option<Offset>, max_body: usize) -> Result<u64, LinkError> {
+    pub(super) async fn go_on(
+        &mut self,
+        go_on: &GoOn,
+        told: Option<Offset>,
+        max_body: usize,
+        letters: &Letters,
+    ) -> Result<u64, LinkError> {
         if !go_on.refused.is_empty() {
             tracing::warn!(broker = %self.broker.name(), "the gateway does not take this broker: {}", go_on.refused);
             self.open = false;
@@ -129,14 +135,14 @@ impl Lane {
         (self.used, self.credit, self.max_body, self.open) = (0, go_on.credit, max_body, true);
         let mut set_back = 0;
         if next > cursor {
-            self.account(next).await?;
+            self.account(next, &go_on.refusals, letters).await?;
         } else if let Some(told) = self.told(told).filter(|told| next < *told) {
             set_back = told.since(next);
             tracing::warn!(
                 broker = %self.broker.name(), from = %told, to = %next,
                 "the gateway does not have what it had: it was set back, or is another; what is still here is sent again"
             );
-            self.consumer.seek(next);
+            self.consumer.rewind(next);
         } else if next < cursor && cursor > self.broker.journal().first_offset() {
             // The cursor was moved on by hand: the gateway is told of what it will not get.
             self.held.push(Item::Skip { from: next, to: cursor, reason: DropReason::Skipped });
@@ -147,16 +153,26 @@ impl Lane {
         Ok(set_back)
     }
 
-    /// The last position that the gateway told. A new process takes the cursor for it, unless retention has moved that: then it
-    /// is where the oldest event is.
+    /// The last position that the gateway told. A new process takes the cursor for it, or where that was before a hand moved it,
+    /// unless retention has moved it: then it is where the oldest event is.
     fn told(&self, told: Option<Offset>) -> Option<Offset> {
         let cursor = self.consumer.cursor();
-        told.or_else(|| (cursor > self.broker.journal().first_offset()).then_some(cursor))
+        let by_itself = || (cursor > self.broker.journal().first_offset()).then_some(cursor);
+        told.or_else(|| self.consumer.before_hand()).or_else(by_itself)
     }
 
-    /// Moves the cursor to `to`, where the gateway already is: an answer was lost, or this disk is an older copy.
-    async fn account(&mut self, to: Offset) -> Result<(), LinkError> {
+    /// Moves the cursor to `to`, where the gateway already is: an answer was lost, or this disk is an older copy. `refusals` are the
+    /// events that the gateway passed without storing them.
+    async fn account(&mut self, to: Offset, refusals: &[(u64, String)], letters: &Letters) -> Result<(), LinkError> {
         let mut at = self.consumer.cursor();
+        let open = at..to;
+        let refusals = refusals.iter().map(|(offset, why)| (Offset(*offset), why.clone()));
+        let refusals: Vec<(Offset, String)> = refusals.filter(|(offset, _)| open.contains(offset)).collect();
+        if !refusals.is_empty() {
+            tracing::warn!(broker = %self.broker.name(), events = refusals.len(), "the gateway has refused events for good, and its answer was lost");
+            letters.keep(&self.broker, &refusals).await;
+        }
+        let refused: BTreeSet<Offset> = refusals.into_iter().map(|(offset, _)| offset).collect();
         // Its refusal was heard, the position behind it was not.
         let buried = Buried::of(&self.broker).await.unwrap_or_else(|error| {
             tracing::warn!(broker = %self.broker.name(), %error, "dead letters cannot be read; they may count as delivered");
@@ -172,6 +188,9 @@ impl Lane {
                 match item {
                     Item::Event { epoch, offset, .. } if *offset < to && buried.contains(*offset, *epoch) => {
                         done.dead_lettered += 1;
+                    }
+                    Item::Event { offset, .. } if *offset < to && refused.contains(offset) => {
+                        *done.dropped.entry(DropReason::Refused).or_default() += 1;
                     }
                     _ => add(&mut done, item, from.max(at), end.min(to)),
                 }

@@ -101,10 +101,9 @@ impl Lanes {
     pub(super) async fn go_on(&mut self, brokers: &[GoOn], told: &mut Told) -> Result<u64, LinkError> {
         let mut set_back = 0;
         for go_on in brokers {
-            let max_body = self.max_body;
-            let lane = self.lane(go_on.index)?;
+            let lane = lane(&mut self.lanes, go_on.index)?;
             let name = lane.broker().name().clone();
-            set_back += lane.go_on(go_on, told.get(&name).copied(), max_body).await?;
+            set_back += lane.go_on(go_on, told.get(&name).copied(), self.max_body, &self.letters).await?;
             told.insert(name, Offset(go_on.next));
         }
         Ok(set_back)

@@ -5,15 +5,14 @@
 //! passed. If the link or the process ends in between, such an event is refused again, or the gateway's position is found behind
 //! it; both ways it is known, is not put there twice, and counts as a dead letter.
 //!
-//! Where the dead-letter journal does not take it (full, its disk fails, an event larger than its appends), the event is dropped
-//! (`refused`) with a warning: the gateway goes on without it, so the uplink cannot wait.
+//! Where the dead-letter journal does not take it (full, its disk fails), the event is dropped (`refused`) with a warning: the gateway goes on without it, so the uplink cannot wait.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use godwit_mesh::broker::{Broker, BrokerError};
 use godwit_mesh::clock::Clock;
-use godwit_mesh::delivery::{DeadLetter, DeadLetterHead, append};
+use godwit_mesh::delivery::{DeadLetter, DeadLetterHead, append, append_dead_letter};
 use godwit_mesh::journal::{Epoch, Item, Journal, Offset};
 
 use super::run::CONSUMER;
@@ -150,7 +149,7 @@ async fn put(
     }
     let fact = after.encode();
     // durable before: the uplink's cursor passes these events only after this append is. A crash in between finds the fact.
-    let appended = append(dead_letters, |append| {
+    let appended = append_dead_letter(broker, dead_letters, |append| {
         for letter in &letters {
             append.event(|out| DeadLetter::encode(out, &letter.head, &letter.body));
         }

@@ -116,6 +116,86 @@ async fn a_wrong_password_is_refused_by_its_code_and_the_right_one_let_in() {
 }
 
 #[tokio::test]
+async fn a_client_whose_credentials_go_or_change_is_disconnected_and_others_are_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("credentials");
+    let users = |users: &[(&str, &str)]| {
+        let _ = std::fs::remove_file(&path);
+        let mut file = godwit_mesh::door::CredentialsFile::open(&path).expect("a new file");
+        for (user, password) in users {
+            file.set_password(user, password.as_bytes()).expect("set");
+        }
+        file.save().expect("written");
+        std::fs::read_to_string(&path).expect("text")
+    };
+    let stays = users(&[("stays", "x")]);
+    let all = stays.clone() + &users(&[("gone", "x"), ("changed", "x")]);
+    std::fs::write(&path, &all).expect("written");
+    let credentials = Credentials::load(&path).expect("a credentials file");
+    let site = Site::planned(Plan { credentials: Some(credentials.clone()), ..Plan::default() }).await;
+    let mut clients = Vec::new();
+    for (level, user) in [(5, "stays"), (5, "gone"), (4, "gone"), (5, "changed")] {
+        let none: &[u8] = if level == 5 { &[0] } else { &[] };
+        let id = text(format!("{user}-{level}"));
+        let connect = packet(0x10, &[&text("MQTT")[..], &[level, 0xc2, 0, 0], none, &id, &text(user), &text("x")].concat());
+        let mut client = Client::open(&site).await;
+        client.send(&connect).await;
+        assert_eq!(client.packet().await[3], 0);
+        clients.push(client);
+    }
+    let [stays_on, gone_5, gone_4, changed] = &mut clients[..] else { panic!("four") };
+    // Nothing has changed: nobody goes.
+    credentials.reload().expect("valid");
+    stays_on.expect_nothing().await;
+    gone_4.expect_nothing().await;
+    std::fs::write(&path, stays + &users(&[("changed", "y")])).expect("written");
+    credentials.reload().expect("valid");
+    gone_5.expect_disconnect(0x87).await;
+    changed.expect_disconnect(0x87).await;
+    gone_4.expect_end().await;
+    stays_on.expect_nothing().await;
+    assert_eq!(site.handle.counters().faults.get(), 0);
+}
+
+#[tokio::test]
+async fn a_crowd_with_large_wills_takes_no_memory_and_keeps_nobody_with_a_small_one_out() {
+    let site = Site::with_limits(Limits { will_bytes: 100 << 10, ..Limits::default() }).await;
+    let with_will = |level: u8, id: &str, will: usize| {
+        let none: &[u8] = if level == 5 { &[0] } else { &[] };
+        let parts =
+            [&text("MQTT")[..], &[level, 0x06, 0, 0], none, &text(id), none, &text("gone"), &text(vec![b'x'; will])];
+        packet(0x10, &parts.concat())
+    };
+    let mut crowd = Vec::new();
+    let mut refused = 0;
+    for n in 0..20 {
+        let (level, refusal) = if n % 2 == 0 { (5, 0x97) } else { (4, 3) };
+        let mut client = Client::open(&site).await;
+        client.send(&with_will(level, &format!("crowd-{n}"), 30 << 10)).await;
+        match client.packet().await[3] {
+            0 => crowd.push(client),
+            code => {
+                assert_eq!(code, refusal);
+                client.expect_end().await;
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((crowd.len(), refused), (3, 17), "as many as there is room for");
+    let mut small = Client::open(&site).await;
+    small.send(&with_will(4, "small", 20)).await;
+    small.expect(&[0x20, 2, 0, 0]).await;
+    // Room is given back with the wills.
+    for client in &mut crowd {
+        client.send(&[0xe0, 0]).await;
+        client.expect_end().await;
+    }
+    let mut next = Client::open(&site).await;
+    next.send(&with_will(4, "next", 60 << 10)).await;
+    next.expect(&[0x20, 2, 0, 0]).await;
+}
+
+#[tokio::test]
 async fn a_client_that_is_silent_for_one_and_a_half_keep_alives_is_let_go() {
     let site = Site::new().await;
     let mut client = Client::open(&site).await;

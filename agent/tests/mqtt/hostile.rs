@@ -118,6 +118,37 @@ async fn a_large_packet_that_is_only_promised_costs_no_memory_and_ends() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_stalls_in_large_packets_for_ever_does_not_starve_an_honest_one() {
+    let limits = Limits { max_packet_bytes: 1 << 20, partial_bytes: 1 << 20, ..Limits::default() };
+    let site = std::sync::Arc::new(Site::with_limits(limits).await);
+    let whole = std::sync::Arc::new(publish_v5("t", 1, 7, &[], &vec![b'x'; 900 << 10]));
+    let mut crowd = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let (site, whole) = (site.clone(), whole.clone());
+        crowd.spawn(async move {
+            loop {
+                let Ok(mut stream) = tokio::net::TcpStream::connect(site.addr).await else { return };
+                let _ = stream.write_all(&connect_v5(&format!("crowd-{n}"), true, 0, &[])).await;
+                let _ = stream.write_all(&whole[..20 << 10]).await;
+                // Until it is thrown out; then it comes back.
+                let mut sink = [0; 256];
+                while matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut sink).await, Ok(1..)) {}
+            }
+        });
+    }
+    site.until("the crowd holds the room", || site.handle.open_connections() >= 40).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut honest, _) = site.v5("honest", true, &[]).await;
+    let sending = async {
+        honest.send(&whole).await;
+        honest.expect(&puback(7)).await;
+    };
+    // 40 before it, a tenth to a fifth of a second each; with two seconds each it would be 80.
+    tokio::time::timeout(Duration::from_secs(25), sending).await.expect("its turn comes");
+    crowd.shutdown().await;
+}
+
+#[tokio::test]
 async fn large_packets_in_pieces_share_their_room_and_give_it_up_to_others() {
     let limits = Limits { max_packet_bytes: 1 << 20, partial_bytes: 2 << 20, ..Limits::default() };
     let site = Site::with_limits(limits).await;

@@ -225,7 +225,12 @@ impl Agent {
                 }
             };
             let known = self.known(&broker);
-            let next = known.seen().common(standing).next;
+            let (next, refusals) = {
+                let mut seen = known.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.heard(standing);
+                let next = seen.common(standing).next;
+                (next, seen.unheard(standing, next))
+            };
             known.agent_next.store(standing.next, Ordering::Relaxed);
             if standing.cursor > next.0 {
                 let behind = standing.cursor - next.0;
@@ -251,6 +256,7 @@ impl Agent {
                 next: next.0,
                 credit: settings.credit as u64,
                 refused: String::new(),
+                refusals,
             });
         }
         answers

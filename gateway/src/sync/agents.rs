@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use godwit_mesh::broker::Brokers;
 use godwit_mesh::clock::Clock;
-use godwit_mesh::http::{Request, Response, Router, respond};
+use godwit_mesh::door::passed_on_by;
+use godwit_mesh::http::{Request, Response, Router, respond, through_a_proxy};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::AgentId;
 use godwit_mesh::sync::limits::{DEFAULT_WINDOW_LOG, MAX_FRAME_BYTES};
@@ -56,8 +57,8 @@ pub struct AgentSync(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) brokers: Brokers,
     pub(super) settings: SyncSettings,
-    /// All objects of the gateway; those for agents go down.
-    pub(super) objects: watch::Receiver<Manifests>,
+    /// All objects of the gateway, once there are any to go by; those for agents go down.
+    pub(super) objects: watch::Receiver<Option<Manifests>>,
     agents: Mutex<BTreeMap<AgentId, Arc<Agent>>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -65,9 +66,10 @@ pub(super) struct Inner {
 
 impl AgentSync {
     /// The sync of agents into these Brokers. `objects` are all that the gateway has: those with `godwit.dev/agents` go down to
-    /// the agents that they select, again whenever they change. Agents of earlier days are known by their positions.
+    /// the agents that they select, again whenever they change; while they are not known (`None`) nothing does, and the agents keep
+    /// what they have. Agents of earlier days are known by their positions.
     #[must_use]
-    pub fn new(brokers: Brokers, settings: SyncSettings, objects: watch::Receiver<Manifests>) -> Self {
+    pub fn new(brokers: Brokers, settings: SyncSettings, objects: watch::Receiver<Option<Manifests>>) -> Self {
         let mut agents: BTreeMap<AgentId, Arc<Agent>> = BTreeMap::new();
         for broker in brokers.list() {
             for id in position::agents(broker.journal()) {
@@ -140,7 +142,12 @@ impl Inner {
                 let why = format!("the token is {}'s, not that of agent {id}", identity.name());
                 return Err(respond::problem(StatusCode::FORBIDDEN, why));
             }
-            None if request.peer_addr().ip().to_canonical().is_loopback() => {}
+            None if request.peer_addr().ip().to_canonical().is_loopback() => {
+                // Its own peer is loopback; whom it speaks for may be anywhere.
+                if let Some(header) = passed_on_by(&request.head.headers) {
+                    return Err(respond::problem(StatusCode::FORBIDDEN, through_a_proxy(header)));
+                }
+            }
             None => {
                 let why = "without credentials only agents on this machine are served: set auth.credentials";
                 return Err(respond::problem(StatusCode::FORBIDDEN, why));

@@ -1,9 +1,10 @@
 //! `GET …/down`: the objects for an agent, now and whenever they change.
 //!
-//! Which objects these are depends on the agent's labels, which its hello tells: until then nothing is sent. With `?revision=N`
-//! the answer is finite: the set if it is another one, else 204.
+//! Which objects these are depends on the agent's labels, which its hello tells: until then nothing is sent, nor while the gateway
+//! has no set to go by. With `?revision=N` the answer is finite: the set if it is another one, else 204.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ pub(super) fn answer(inner: &Arc<Inner>, agent: &Arc<Agent>, request: &Request) 
     let body = match revision {
         Some(revision) => {
             let labels = agent.labels.borrow().clone();
-            let objects = labels.map(|labels| objects_for(&inner.objects.borrow(), &labels));
+            let objects = objects_for(inner.objects.borrow().as_ref(), labels.as_ref());
             match objects.filter(|objects| objects.revision != revision) {
                 Some(objects) => Body::full(encode(objects)),
                 None => return respond::empty(StatusCode::NO_CONTENT),
@@ -42,6 +43,7 @@ pub(super) fn answer(inner: &Arc<Inner>, agent: &Arc<Agent>, request: &Request) 
                 labels: agent.labels.subscribe(),
                 stop: inner.stop.clone(),
                 shutdown: request.shutdown().clone(),
+                revoked: Box::pin(request.revoked()),
                 sent: 0,
             },
             |mut down| async move { down.next().await.map(|bytes| (Ok::<_, BoxError>(bytes), down)) },
@@ -56,19 +58,20 @@ pub(super) fn answer(inner: &Arc<Inner>, agent: &Arc<Agent>, request: &Request) 
 }
 
 struct Down {
-    objects: watch::Receiver<Manifests>,
+    objects: watch::Receiver<Option<Manifests>>,
     labels: watch::Receiver<Option<BTreeMap<String, String>>>,
     stop: CancellationToken,
     shutdown: CancellationToken,
+    revoked: Pin<Box<dyn Future<Output = ()> + Send>>,
     sent: u64,
 }
 
 impl Down {
-    /// What goes next; `None` when the gateway stops.
+    /// What goes next; `None` when the gateway stops, or the agent's token is revoked.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let labels = self.labels.borrow_and_update().clone();
-            let objects = labels.map(|labels| objects_for(&self.objects.borrow_and_update(), &labels));
+            let objects = objects_for(self.objects.borrow_and_update().as_ref(), labels.as_ref());
             if let Some(objects) = objects.filter(|objects| objects.revision != self.sent) {
                 self.sent = objects.revision;
                 return Some(encode(objects));
@@ -80,14 +83,15 @@ impl Down {
                 () = tokio::time::sleep(HEARTBEAT) => return Some(Bytes::from_static(chunk::HEARTBEAT)),
                 () = self.stop.cancelled() => return None,
                 () = self.shutdown.cancelled() => return None,
+                () = &mut self.revoked => return None,
             }
         }
     }
 }
 
-fn objects_for(all: &Manifests, labels: &BTreeMap<String, String>) -> Objects {
-    let set = all.for_agent(labels).to_json();
-    Objects::new(String::from_utf8(set).unwrap_or_else(|_| "[]".to_owned()))
+fn objects_for(all: Option<&Manifests>, labels: Option<&BTreeMap<String, String>>) -> Option<Objects> {
+    let set = all?.for_agent(labels?).to_json();
+    Some(Objects::new(String::from_utf8(set).unwrap_or_else(|_| "[]".to_owned())))
 }
 
 /// The frame as a chunk with a context of its own: sets are rare, so none is kept.

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
-use super::position::Seen;
+use super::position::{Refusal, Seen};
 
 /// What a frame counts against the credit beside its bodies.
 pub(super) const FRAME_COST: usize = 256;
@@ -105,6 +105,8 @@ struct Load {
     /// Spans to note: epoch, from, to.
     spans: Vec<(Epoch, Offset, Offset)>,
     skips: Vec<(&'static str, u64)>,
+    /// Events that will not be stored: kept with the position that passes them.
+    refusals: Vec<Refusal>,
     cost: usize,
     urgent: bool,
 }
@@ -161,7 +163,7 @@ impl Lane {
                     load.bytes += body.len();
                     load.events.push(Event { epoch: batch.epoch, offset, body });
                 }
-                Err(why) => self.refuse(offset, why.to_string()),
+                Err(why) => load.refusals.push(self.refuse(batch.epoch, offset, &why.to_string())),
             }
         }
         for skip in batch.skips.iter().filter(|skip| skip.to > self.next) {
@@ -175,10 +177,11 @@ impl Lane {
         Ok(())
     }
 
-    fn refuse(&self, offset: Offset, why: String) {
+    fn refuse(&self, epoch: Epoch, offset: Offset, why: &str) -> Refusal {
         tracing::warn!(agent = %self.agent, broker = %self.broker.name(), %offset, "an event is refused for good: {why}");
         self.known.refused.fetch_add(1, Ordering::Relaxed);
-        self.outbox.refuse(self.index, offset, why);
+        self.outbox.refuse(self.index, offset, why.to_owned());
+        Refusal { epoch, offset, why: why.into() }
     }
 
     /// Stores a load; `false` if the lane must end.
@@ -225,6 +228,12 @@ impl Lane {
                     older_too |= seen.note(epoch, from, to);
                 }
             }
+            let refusals = load.refusals.iter().filter(|refusal| cut.is_none_or(|cut| refusal.offset < cut));
+            let mut refusals_too = false;
+            for refusal in refusals {
+                seen.refuse(refusal.clone());
+                refusals_too = true;
+            }
             let events = load.events.get(..take).unwrap_or_default();
             let receipt = self.broker.journal().append(|append| {
                 for event in events {
@@ -232,7 +241,7 @@ impl Lane {
                         event::with_origin(out, &event.body, self.agent.as_str(), event.epoch, event.offset);
                     });
                 }
-                seen.put(append, &self.agent, older_too);
+                seen.put(append, &self.agent, older_too, refusals_too);
             });
             match receipt {
                 Ok(receipt) => {
@@ -257,7 +266,8 @@ impl Lane {
                     if events.first().is_some_and(|event| event.body.len() > limit.min(LARGE_EVENT)) =>
                 {
                     let event = load.events.remove(0);
-                    self.refuse(event.offset, format!("{} bytes are too large for the gateway", event.body.len()));
+                    let why = format!("{} bytes are too large for the gateway", event.body.len());
+                    load.refusals.push(self.refuse(event.epoch, event.offset, &why));
                     take = load.events.len();
                 }
                 Err(why) => return Err(why),
@@ -271,8 +281,12 @@ impl Load {
     fn stored(&mut self, taken: usize, cut: Option<Offset>) {
         self.events.drain(..taken);
         match cut {
-            None => self.spans.clear(),
+            None => {
+                self.spans.clear();
+                self.refusals.clear();
+            }
             Some(cut) => {
+                self.refusals.retain(|refusal| refusal.offset >= cut);
                 self.spans.retain_mut(|(_, from, to)| {
                     *from = (*from).max(cut);
                     *to > *from

@@ -111,6 +111,7 @@ impl Session {
     }
 
     async fn read(&mut self, request: &mut Request) -> Result<(), End> {
+        let mut revoked = std::pin::pin!(request.revoked());
         loop {
             let silence = self.connection.as_ref().map_or(HELLO_TIME, |connection| patience(connection.heartbeat));
             let shutdown = request.shutdown().clone();
@@ -118,6 +119,7 @@ impl Session {
                 piece = tokio::time::timeout(silence, request.data()) => piece,
                 () = self.stop.cancelled() => return Err(self.stopped()),
                 () = shutdown.cancelled() => return Err(unavailable()),
+                () = &mut revoked => return Err(End::Goodbye(revoked_goodbye())),
             };
             let bytes = match piece {
                 Ok(Some(Ok(bytes))) => bytes,
@@ -198,6 +200,12 @@ impl Session {
         self.connection = Some(connection);
         Ok(())
     }
+}
+
+/// What has come before is stored; nothing more is taken.
+fn revoked_goodbye() -> Goodbye {
+    let message = "the token that this connection came with is no longer valid here";
+    Goodbye { code: Goodbye::REVOKED, message: message.to_owned() }
 }
 
 fn unavailable() -> End {

@@ -11,12 +11,16 @@ use crate::journal::{Journal, Options, Policy, Start};
 /// The consumer that holds dead letters.
 const KEEPER: &str = "kept";
 
-/// Dead letters are few, so smaller segments do; half of one still takes the largest event that listeners let in by default.
-const SEGMENT_BYTES: u64 = 4 << 20;
+/// Dead letters are few, so segments of half the size do, and of this much at most: half of one still takes the largest event
+/// that listeners let in by default. Where a larger one comes they grow.
+const MOST_SEGMENT_BYTES: u64 = 4 << 20;
 
-/// Share of the Broker's room, and the least.
+/// Share of the Broker's room, and the least in segments.
 const SHARE: u64 = 8;
-const LEAST_BYTES: u64 = 16 << 20;
+const LEAST_SEGMENTS: u64 = 4;
+
+/// Larger segments are not made: what is more than half of this came in by no listener.
+const LARGEST_SEGMENT_BYTES: u64 = 256 << 20;
 
 impl Broker {
     /// The dead-letter journal, made if there is none yet. Opens it off the runtime.
@@ -26,15 +30,7 @@ impl Broker {
     pub async fn dead_letters(&self) -> Result<&Journal, BrokerError> {
         self.dead_letters
             .get_or_try_init(|| async {
-                let options = Options {
-                    segment_bytes: SEGMENT_BYTES,
-                    max_bytes: (self.options.max_bytes / SHARE).max(LEAST_BYTES),
-                    max_age_ms: None,
-                    max_count: None,
-                    policy: Policy::Reject,
-                    digest: None,
-                    ..self.options.clone()
-                };
+                let options = self.dead_letter_options(self.dead_letter_segment());
                 let journal = open_journal(self.storage.clone(), self.dead_letters_dir(), options, self.name()).await?;
                 journal.consumer(KEEPER, Start::Earliest, true);
                 Ok(journal)
@@ -57,6 +53,38 @@ impl Broker {
             }
         }
         self.dead_letters().await.map(Some)
+    }
+
+    /// Makes the dead-letter journal's segments larger after it has refused an append for its size. False when they have their
+    /// largest size: then the append fits nowhere. A later start begins with small ones again; what is in larger ones stays.
+    pub fn grow_dead_letters(&self, journal: &Journal) -> bool {
+        let now = 2 * journal.max_append() as u64;
+        if now >= LARGEST_SEGMENT_BYTES {
+            return false;
+        }
+        tracing::info!(broker = %self.name(), segment = 2 * now, "larger segments for a large dead letter");
+        journal.set_options(self.dead_letter_options(2 * now));
+        true
+    }
+
+    fn dead_letter_segment(&self) -> u64 {
+        (self.options.segment_bytes / 2).min(MOST_SEGMENT_BYTES)
+    }
+
+    /// Beside what it may have in segments of its first size, it may have the least in larger ones: what is held already must
+    /// not be why a large one finds no room.
+    fn dead_letter_options(&self, segment_bytes: u64) -> Options {
+        let first = self.dead_letter_segment();
+        let grown = if segment_bytes > first { segment_bytes * LEAST_SEGMENTS } else { 0 };
+        Options {
+            segment_bytes,
+            max_bytes: (self.options.max_bytes / SHARE).max(first * LEAST_SEGMENTS) + grown,
+            max_age_ms: None,
+            max_count: None,
+            policy: Policy::Reject,
+            digest: None,
+            ..self.options.clone()
+        }
     }
 
     fn dead_letters_dir(&self) -> String {

@@ -208,6 +208,12 @@ impl Brokers {
         self.0.lock().get(name).cloned()
     }
 
+    /// The Broker with this name, in parts; allocates nothing.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Broker>> {
+        let brokers = self.0.lock();
+        brokers.values().find(|broker| broker.name.name() == name && broker.name.namespace() == namespace).cloned()
+    }
+
     /// All Brokers in the order of their names.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Broker>> {

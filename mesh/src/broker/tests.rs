@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{BrokerDefaults, BrokerError, Brokers};
-use crate::journal::{Options, Start};
+use crate::journal::{Options, Refused, Start};
 use crate::names::BrokerName;
 use crate::storage::{Disk, Storage};
 
@@ -86,5 +86,37 @@ async fn dead_letters_have_a_journal_only_once_there_is_one() {
     let brokers = open(&storage).await;
     let broker = brokers.get(&BrokerName::default()).expect("there");
     assert!(broker.existing_dead_letters().await.expect("readable").is_some());
+    brokers.close().await;
+}
+
+#[tokio::test]
+async fn the_dead_letter_journal_grows_for_a_large_event_and_keeps_what_it_has() {
+    let dir = tempfile::tempdir().expect("folder");
+    let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir.path()).expect("folder"));
+    let brokers = open(&storage).await;
+    let broker = brokers.get(&BrokerName::default()).expect("there");
+    let dead_letters = broker.dead_letters().await.expect("made");
+    let put = async |bytes: usize| {
+        let receipt = dead_letters.append(|a| a.event(|out| out.resize(out.len() + bytes, 7)));
+        match receipt {
+            Ok(receipt) => receipt.await.map(drop),
+            Err(refused) => Err(refused),
+        }
+    };
+    put(10_000).await.expect("durable");
+    // The largest event that the Broker's own segments of 64 KiB take, and what a dead letter has beside it.
+    let large = (32 << 10) + 4000;
+    while let Err(refused) = put(large).await {
+        assert!(matches!(refused, Refused::TooLarge { .. }), "{refused}");
+        assert!(broker.grow_dead_letters(dead_letters), "there is a size that takes it");
+    }
+    put(10_000).await.expect("durable");
+    assert_eq!(dead_letters.next_offset().0, 3);
+    brokers.close().await;
+    let brokers = open(&storage).await;
+    let broker = brokers.get(&BrokerName::default()).expect("there");
+    let dead_letters = broker.dead_letters().await.expect("opened");
+    let items = dead_letters.reader(crate::journal::Offset(0)).try_next(1 << 20).await.expect("reads");
+    assert_eq!(items.len(), 3, "{items:?}");
     brokers.close().await;
 }

@@ -18,7 +18,10 @@ pub fn to_toml<T: Sections>(head: &str) -> String {
         text.push_str(&format!("[{section}]\n"));
         for key in keys.iter().filter(|key| key.section == section) {
             text.push('\n');
-            text.push_str(&comment(&key.description()));
+            text.push_str(&comment(&match key.range {
+                Some((least, most)) => format!("{} From {least} to {most}.", key.description()),
+                None => key.description(),
+            }));
             let off = if key.default.is_empty() && !always_there(key) { "# " } else { "" };
             text.push_str(&format!("{off}{} = {}\n", key.name(), value(key)));
         }
@@ -26,18 +29,18 @@ pub fn to_toml<T: Sections>(head: &str) -> String {
     text
 }
 
-/// A table for each section: key, kind, default, variable, description.
+/// A table for each section: key, kind, default, range, description.
 #[must_use]
 pub fn to_markdown<T: Sections>() -> String {
     let keys = T::keys();
     let mut text = String::new();
     for (section, doc) in T::sections() {
         text.push_str(&format!("\n### `[{section}]`\n\n{}\n\n", joined(doc)));
-        text.push_str("| key | kind | default | what it says |\n|---|---|---|---|\n");
+        text.push_str("| key | kind | default | range | what it says |\n|---|---|---|---|---|\n");
         for key in keys.iter().filter(|key| key.section == section) {
             let default = if key.default.is_empty() { "not set".to_owned() } else { format!("`{}`", key.default) };
             let (name, kind, doc) = (key.name(), key.kind, key.description().replace('|', "\\|"));
-            text.push_str(&format!("| `{name}` | {kind} | {default} | {doc} |\n"));
+            text.push_str(&format!("| `{name}` | {kind} | {default} | {} | {doc} |\n", key.range_text()));
         }
     }
     text
@@ -54,7 +57,7 @@ fn always_there(key: &Key) -> bool {
 
 fn value(key: &Key) -> String {
     match key.kind {
-        "number" if key.default.is_empty() => "0".to_owned(),
+        "number" if key.default.is_empty() => key.range.map_or("0", |(least, _)| least).to_owned(),
         "number" | "true or false" => key.default.to_owned(),
         "list" => "[]".to_owned(),
         "table" => "{}".to_owned(),

@@ -13,6 +13,8 @@ pub struct Key {
     pub kind: &'static str,
     /// The default as text; empty when the key is not set by default.
     pub default: &'static str,
+    /// The least and the most it may be, as text of its kind; for every kind that is a quantity.
+    pub range: Option<(&'static str, &'static str)>,
     /// The description, line by line.
     pub doc: &'static [&'static str],
 }
@@ -40,6 +42,14 @@ impl Key {
     #[must_use]
     pub fn description(&self) -> String {
         self.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Key {
+    /// The range in words: `1 to 4096`. Empty for what is no quantity.
+    #[must_use]
+    pub fn range_text(&self) -> String {
+        self.range.map_or_else(String::new, |(least, most)| format!("{least} to {most}"))
     }
 }
 
@@ -73,11 +83,12 @@ pub trait Sections: Sized {
     fn read(loader: &Loader, keys: &[Key]) -> Result<Self, ConfigError>;
 }
 
-/// Declares a section: a struct whose fields have a description and a default given as text (empty: not set).
+/// Declares a section: a struct whose fields have a description and a default given as text (empty: not set). A quantity (number,
+/// size, duration) also has a range, `in "1" ..= "4096"`, outside of which it is refused.
 #[macro_export]
 macro_rules! settings {
     ($(#[$outer:meta])* $vis:vis struct $name:ident {
-        $($(#[doc = $doc:literal])+ $field:ident : $kind:ty = $default:literal),* $(,)?
+        $($(#[doc = $doc:literal])+ $field:ident : $kind:ty = $default:literal $(in $least:literal ..= $most:literal)?),* $(,)?
     }) => {
         $(#[$outer])*
         #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +105,7 @@ macro_rules! settings {
                     field: stringify!($field),
                     kind: <$kind as $crate::config::Setting>::KIND,
                     default: given(stringify!($field), $default),
+                    range: None$(.or(Some(($least, $most))))?,
                     doc: &[$($doc),+],
                 }),*]
             }

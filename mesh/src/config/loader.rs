@@ -72,7 +72,7 @@ pub enum ConfigError {
         /// The nearest known name, as the end of a sentence.
         hint: String,
     },
-    /// A value is not of its key's kind.
+    /// A value is not of its key's kind, or outside of its range.
     #[error("{origin}: {key}: {why}")]
     Value {
         /// Where the value came from.
@@ -157,7 +157,7 @@ impl Loader {
     /// The value of the field `field` among the keys of one section.
     ///
     /// # Errors
-    /// When it is not of the key's kind.
+    /// When it is not of the key's kind, or outside of its range.
     ///
     /// # Panics
     /// When the section has no such field, which the declaring macro excludes.
@@ -168,8 +168,24 @@ impl Loader {
             Some((raw, origin)) => (T::from_raw(raw), origin),
             None => (T::from_text(key.default), &Origin::Default),
         };
+        let value = value.and_then(|value| in_range(value, key, self.given.get(&path).map(|(raw, _)| raw)));
         value.map_err(|why| ConfigError::Value { origin: origin.clone(), key: path, why })
     }
+}
+
+/// The value, if it lies in the key's range; else what is wrong with it. `raw` is what was given for it.
+fn in_range<T: Setting>(value: T, key: &Key, raw: Option<&Raw>) -> Result<T, String> {
+    let (Some((least, most)), Some(quantity)) = (key.range, value.quantity()) else { return Ok(value) };
+    let bound = |text| T::from_text(text).ok().and_then(|bound| bound.quantity());
+    let (from, to) = (bound(least).unwrap_or(0), bound(most).unwrap_or(u64::MAX));
+    if (from..=to).contains(&quantity) {
+        return Ok(value);
+    }
+    let given = match raw {
+        Some(Raw::Text(text)) => text.as_str(),
+        _ => key.default,
+    };
+    Err(format!("{given} is out of range: {}", key.range_text()))
 }
 
 fn read_file(
@@ -341,6 +357,18 @@ mod tests {
         assert!(error.starts_with("x.toml:3: http.listen: \"8080\" is not an address"), "{error}");
         let error = load("[http\n").expect_err("not TOML");
         assert!(error.starts_with("x.toml:1: not valid TOML"), "{error}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_with_its_place_and_the_range() {
+        let error = load("[http]\nmax-connections = 0\n").expect_err("none at all");
+        assert_eq!(error, "x.toml:2: http.max-connections: 0 is out of range: 1 to 65536");
+        let error = load("[http]\nidle-timeout = \"1ms\"\n").expect_err("closed at once");
+        assert_eq!(error, "x.toml:2: http.idle-timeout: 1ms is out of range: 1s to 1d");
+        let error = Loader::new().flag("http.max-event", "--max-event", Some("100TiB")).finish::<Sample>();
+        let error = error.expect_err("more than a process has").to_string();
+        assert_eq!(error, "flag --max-event: http.max-event: 100TiB is out of range: 64KiB to 6MiB");
+        assert!(load("[http]\nmax-connections = 1\nmax-event = \"64KiB\"\n").is_ok(), "the bounds belong to it");
     }
 
     #[test]

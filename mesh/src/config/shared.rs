@@ -22,20 +22,20 @@ settings! {
         insecure: bool = "false",
         /// Further host names that requests which change things may name in their Host header.
         allowed_hosts: Vec<String> = "",
-        /// Largest event, and any other request body; never less than 64 KiB.
-        max_event: Size = "1MiB",
+        /// Largest event, and any other request body.
+        max_event: Size = "1MiB" in "64KiB" ..= "6MiB",
         /// Largest batch of events.
-        max_batch: Size = "4MiB",
+        max_batch: Size = "4MiB" in "64KiB" ..= "64MiB",
         /// Most connections at a time; one more takes the place of the one that has been idle for longest.
-        max_connections: usize = "1024",
+        max_connections: usize = "1024" in "1" ..= "65536",
         /// A connection without a request is closed after so long.
-        idle_timeout: Duration = "120s",
+        idle_timeout: Duration = "120s" in "1s" ..= "1d",
         /// A request's head must be there within this time from its first byte.
-        header_timeout: Duration = "10s",
+        header_timeout: Duration = "10s" in "100ms" ..= "1h",
         /// How long a request may wait for room in a journal before it is answered 503.
-        busy_wait: Duration = "10s",
+        busy_wait: Duration = "10s" in "0s" ..= "1h",
         /// How long requests may go on after a shutdown began.
-        drain: Duration = "5s",
+        drain: Duration = "5s" in "0s" ..= "1h",
     }
 }
 
@@ -60,21 +60,22 @@ choice! {
 settings! {
     /// `[storage]`: how brokers keep events.
     pub struct Storage {
-        /// Size of a journal's segment file.
-        segment_bytes: Size = "8MiB",
+        /// Size of a journal's segment file; half of it is the most that one event, or a batch, may take. Not set: an eighth of
+        /// `max-bytes`, from 256 KiB to 8 MiB.
+        segment_bytes: Option<Size> = "" in "256KiB" ..= "1GiB",
         /// Most bytes of all brokers together; each may have at least four segments. Not set: a quarter of the free disk at
-        /// first start.
-        max_bytes: Option<Size> = "",
+        /// first start, up to half where that is less than 32 MiB.
+        max_bytes: Option<Size> = "" in "1MiB" ..= "16TiB",
         /// How long events that all consumers have passed are kept, while there is room.
-        keep: Duration = "24h",
+        keep: Duration = "24h" in "0s" ..= "3650d",
         /// Events older than this go, at the latest at twice this age, whoever still wants them. Not set: no limit.
-        max_age: Option<Duration> = "",
+        max_age: Option<Duration> = "" in "1s" ..= "3650d",
         /// Most events of one broker, to the segment. Not set: no limit.
-        max_count: Option<u64> = "",
+        max_count: Option<u64> = "" in "1" ..= "1_000_000_000_000",
         /// What happens at the limit: `drop-oldest` or `reject`.
         policy: StoragePolicy = "drop-oldest",
         /// How long a commit waits for company; spares flash at the price of slower acknowledgements.
-        commit_delay: Duration = "0s",
+        commit_delay: Duration = "0s" in "0s" ..= "10s",
     }
 }
 

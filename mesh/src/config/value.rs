@@ -21,6 +21,11 @@ pub trait Setting: Sized {
     /// What it is called in the documents.
     const KIND: &'static str;
 
+    /// How much it is, in the smallest unit of its kind, where it is a quantity and set. What a key's range is compared with.
+    fn quantity(&self) -> Option<u64> {
+        None
+    }
+
     /// Reads it from text.
     ///
     /// # Errors
@@ -42,6 +47,10 @@ pub trait Setting: Sized {
 
 impl<T: Setting> Setting for Option<T> {
     const KIND: &'static str = T::KIND;
+
+    fn quantity(&self) -> Option<u64> {
+        self.as_ref().and_then(T::quantity)
+    }
 
     fn from_text(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { T::from_text(text).map(Some) }
@@ -81,6 +90,10 @@ macro_rules! number {
         impl Setting for $kind {
             const KIND: &'static str = "number";
 
+            fn quantity(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
+
             fn from_text(text: &str) -> Result<Self, String> {
                 let digits = text.replace('_', "");
                 digits.parse().map_err(|_| format!("\"{text}\" is not a whole number from 0 to {}", Self::MAX))
@@ -106,6 +119,10 @@ impl Setting for SocketAddr {
 
 impl Setting for Duration {
     const KIND: &'static str = "duration";
+
+    fn quantity(&self) -> Option<u64> {
+        u64::try_from(self.as_millis()).ok()
+    }
 
     /// `500ms`, `30s`, `5m`, `24h`, `7d`, or several in a row: `1h30m`.
     fn from_text(text: &str) -> Result<Self, String> {
@@ -145,6 +162,10 @@ impl Size {
 
 impl Setting for Size {
     const KIND: &'static str = "size";
+
+    fn quantity(&self) -> Option<u64> {
+        Some(self.0)
+    }
 
     fn from_text(text: &str) -> Result<Self, String> {
         let wrong = || format!("\"{text}\" is not a size such as 65536, 64KiB, 8MiB, 1GiB or 10GB");

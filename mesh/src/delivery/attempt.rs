@@ -13,6 +13,9 @@ use crate::broker::Broker;
 use crate::event::{self, Event, Limits, StoredEvent, ttl};
 use crate::names::BrokerName;
 
+/// The attribute that says from which agent an event came.
+const AGENT: &str = "godwitagent";
+
 /// One event, ready to be sent.
 pub(crate) struct Outgoing {
     event: Event,
@@ -126,6 +129,10 @@ fn reply(answer: Answer, outgoing: &Outgoing, destination: &str) -> Result<Optio
     }
     // The event's own TTL goes on (D18), whatever the reply says.
     ttl::take(&mut event);
+    // A reply may say which agent brought it about; another is not the subscriber's to name.
+    if event.get(AGENT) != outgoing.event.get(AGENT) {
+        event.remove(AGENT);
+    }
     let mut headers: HeaderMap =
         answer.headers.iter().filter(|(n, _)| passes(n.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
     for (name, value) in &outgoing.headers {

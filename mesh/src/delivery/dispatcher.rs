@@ -19,7 +19,7 @@ use super::live::Live;
 use super::outcome::{Cause, Failure};
 use super::plan::{Plan, Targets};
 use super::policy::{Attempts, Next, Policy};
-use super::store::append;
+use super::store::append_dead_letter;
 use super::triggers::Context;
 use crate::broker::Broker;
 use crate::event::StoredEvent;
@@ -208,7 +208,12 @@ impl Dispatcher {
                 }
             };
             let stored = StoredEvent::new(body.clone(), epoch, offset, self.context.brokers.agent());
-            if stored.as_ref().is_ok_and(|event| !self.plan.filter.matches(event, &mut scratch)) {
+            let verdict = stored.as_ref().ok().map(|event| self.plan.filter.judge(event, &mut scratch));
+            if let Some(faults) = verdict.map(|verdict| verdict.faults).filter(|faults| *faults > 0) {
+                self.live.faults(faults);
+            }
+            // What cannot be read cannot be judged: it is treated as wanted, and ends as a dead letter.
+            if verdict.is_some_and(|verdict| !verdict.wanted) {
                 progress.add(offset.plus(1), |done| done.filtered += 1);
                 continue;
             }
@@ -358,7 +363,7 @@ impl Dispatcher {
             Err(error) => Err(error.to_string()),
             Ok(dead_letters) => {
                 // durable before: the cursor moves only after this append is. A crash in between finds the mark.
-                append(dead_letters, |append| {
+                append_dead_letter(&running.broker, dead_letters, |append| {
                     append.event(|out| DeadLetter::encode(out, &head, body));
                     if let Some(mark) = &mark {
                         append.put(&Mark::key(&self.live.uid), &mark.encode());

@@ -1,5 +1,6 @@
 //! What a Trigger's task tells those who ask: readiness, last error, retries.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ pub(crate) struct Live {
     pub(crate) name: ObjectName,
     pub(crate) owner: Owner,
     pub(crate) uid: String,
+    /// Filter errors since the task's first start in this process.
+    faults: AtomicU64,
     state: Mutex<State>,
     /// Counts changes that others are to look at.
     changes: Arc<watch::Sender<u64>>,
@@ -54,7 +57,7 @@ impl Live {
         let not_yet = NotReady { reason: "Starting", message: "not started yet".to_owned(), waits_for_broker: false };
         let state =
             State { ready: Err(not_yet), subscriber_uri: None, dead_letter_sink_uri: None, last_error: None, retry: None };
-        Self { name, owner, uid, state: Mutex::new(state), changes }
+        Self { name, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state), changes }
     }
 
     /// The name of the Trigger's consumer.
@@ -94,6 +97,16 @@ impl Live {
             subscriber_uri: state.subscriber_uri.clone(),
             dead_letter_sink_uri: state.dead_letter_sink_uri.clone(),
         }
+    }
+
+    /// Counts filter errors: expressions that met an error or had a value that is no Boolean.
+    pub(crate) fn faults(&self, more: u32) {
+        self.faults.fetch_add(more.into(), Ordering::Relaxed);
+    }
+
+    /// The filter errors so far.
+    pub(crate) fn filter_errors(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// Notes a failed attempt.
@@ -143,6 +156,7 @@ impl Live {
             "consumer": consumer,
             "cursor": ledger.as_ref().map(|l| l.cursor.0),
             "pending": ledger.as_ref().map_or(0, |l| l.pending),
+            "filter_errors": self.filter_errors(),
             "last_error": state.last_error.as_ref().map(|e| json!({
                 "message": e.message,
                 "code": e.code,

@@ -23,5 +23,5 @@ mod tests;
 mod triggers;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
-pub use store::append;
+pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::event::ttl::{self, TtlExhausted};
 use crate::event::{Event, encode_event};
@@ -45,6 +46,23 @@ pub async fn append(journal: &Journal, write: impl Fn(&mut Append<'_>)) -> Resul
             Ok(receipt) => return receipt.await,
             Err(Refused::Busy) => journal.room().await,
             Err(refused) => return Err(refused),
+        }
+    }
+}
+
+/// Appends to a Broker's dead-letter journal, whose segments grow where an event needs larger ones. As [`append`] otherwise.
+///
+/// # Errors
+/// As [`append`].
+pub async fn append_dead_letter(
+    broker: &Broker,
+    dead_letters: &Journal,
+    write: impl Fn(&mut Append<'_>),
+) -> Result<Committed, Refused> {
+    loop {
+        match append(dead_letters, &write).await {
+            Err(Refused::TooLarge { .. }) if broker.grow_dead_letters(dead_letters) => {}
+            outcome => return outcome,
         }
     }
 }

@@ -198,20 +198,16 @@ impl Triggers {
     /// # Errors
     /// Why nothing was applied.
     pub async fn apply(&self, owner: Owner, set: Manifests, revision: u64) -> Result<(), ApplyError> {
-        let inner = &*self.0;
-        let _applying = inner.applying.lock().await;
-        if inner.stop.is_cancelled() {
-            return Err(ApplyError::Stopping);
-        }
-        inner.check(owner, &set)?;
-        for broker in set.brokers().filter(|b| b.foreign_class.is_none()) {
-            inner.context.brokers.ensure(&broker.name).await?;
-        }
-        let (plans, identities) = inner.keep(owner, &set).await?;
-        inner.forget(owner, &set).await;
-        inner.run(owner, revision, set, plans, &identities);
-        inner.changes.send_modify(|n| *n += 1);
-        Ok(())
+        self.0.apply(owner, set, revision, true).await
+    }
+
+    /// As [`Triggers::apply`], but what `set` does not have keeps its uid and cursor, stopped, until the next `apply`: for a set
+    /// that is known to be an older one.
+    ///
+    /// # Errors
+    /// Why nothing was applied.
+    pub async fn apply_older(&self, owner: Owner, set: Manifests, revision: u64) -> Result<(), ApplyError> {
+        self.0.apply(owner, set, revision, false).await
     }
 
     /// Whether [`Triggers::apply`] would take this set now; nothing is changed.
@@ -286,6 +282,12 @@ impl Triggers {
         Value::Array(shown.collect())
     }
 
+    /// How many filter errors each Trigger had since its task was first started in this process.
+    #[must_use]
+    pub fn filter_errors(&self) -> Vec<(ObjectName, u64)> {
+        self.0.table().entries.iter().map(|(name, entry)| (name.clone(), entry.live.filter_errors())).collect()
+    }
+
     /// Whether every Trigger that `owner` brought is ready.
     ///
     /// # Errors
@@ -309,6 +311,24 @@ impl Triggers {
 impl Inner {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn apply(&self, owner: Owner, set: Manifests, revision: u64, forget: bool) -> Result<(), ApplyError> {
+        let _applying = self.applying.lock().await;
+        if self.stop.is_cancelled() {
+            return Err(ApplyError::Stopping);
+        }
+        self.check(owner, &set)?;
+        for broker in set.brokers().filter(|b| b.foreign_class.is_none()) {
+            self.context.brokers.ensure(&broker.name).await?;
+        }
+        let (plans, identities) = self.keep(owner, &set).await?;
+        if forget {
+            self.forget(owner, &set).await;
+        }
+        self.run(owner, revision, set, plans, &identities);
+        self.changes.send_modify(|n| *n += 1);
+        Ok(())
     }
 
     /// Refuses names that others hold, and Triggers that would change their Broker.

@@ -4,6 +4,9 @@
 //! have one password and several tokens. Passwords are checked one at a time on a blocking thread (so at most 2 MiB at once),
 //! and a password that passed is remembered for a minute, as a digest keyed by a secret of this process, because HTTP basic
 //! sends it with every request. A check for an unknown user costs what one for a known user costs.
+//!
+//! Who came in is known by the entry that let them in, so that a connection can be ended when that entry goes or changes
+//! ([`Credentials::revoked`]): looked up after a reload, never for an event.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +19,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::password::{MAX_PASSWORD_BYTES, PasswordError, StoredPassword, token_digest};
@@ -33,21 +36,38 @@ const MAX_WAITING: usize = 32;
 /// Longest user name in bytes.
 pub(super) const MAX_USER_BYTES: usize = 128;
 
-/// Who came in: a user of the credentials file. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identity(Arc<str>);
+/// Who came in, and by which entry of the credentials file. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity(Arc<Who>);
+
+#[derive(PartialEq, Eq)]
+struct Who {
+    user: Box<str>,
+    /// What tells the password or token from others: a digest.
+    proof: [u8; 32],
+}
 
 impl Identity {
+    fn new(user: &str, proof: [u8; 32]) -> Self {
+        Self(Arc::new(Who { user: user.into(), proof }))
+    }
+
     /// The user's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0
+        &self.0.user
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.0.user).finish()
     }
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.name())
     }
 }
 
@@ -117,6 +137,8 @@ pub struct Credentials(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     users: RwLock<Arc<Users>>,
+    /// Told after `users` has changed.
+    changes: watch::Sender<()>,
     one_check: Semaphore,
     waiting: AtomicUsize,
 }
@@ -147,7 +169,9 @@ impl Credentials {
     /// [`CredentialsError::Io`] and [`CredentialsError::Line`].
     pub fn load(path: &Path) -> Result<Self, CredentialsError> {
         let users = RwLock::new(Arc::new(Users::read(path)?));
-        let shared = Shared { path: path.to_owned(), users, one_check: Semaphore::new(1), waiting: AtomicUsize::new(0) };
+        let changes = watch::Sender::new(());
+        let (one_check, waiting) = (Semaphore::new(1), AtomicUsize::new(0));
+        let shared = Shared { path: path.to_owned(), users, changes, one_check, waiting };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -158,7 +182,33 @@ impl Credentials {
     pub fn reload(&self) -> Result<(), CredentialsError> {
         let users = Arc::new(Users::read(&self.0.path)?);
         *self.0.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+        self.0.changes.send_replace(());
         Ok(())
+    }
+
+    /// Whether the entry by which somebody came in is still in the file, unchanged.
+    #[must_use]
+    pub fn in_force(&self, identity: &Identity) -> bool {
+        let users = self.users();
+        let password = users.passwords.get(identity.name()).is_some_and(|(known, _)| known == identity);
+        let alike = users.tokens.get(&first_bytes(&identity.0.proof));
+        password || alike.is_some_and(|tokens| tokens.iter().any(|(known, _)| known == identity))
+    }
+
+    /// Tells of every reload that succeeds from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
+    /// Resolves when the entry by which somebody came in is no longer in force.
+    pub async fn revoked(&self, identity: &Identity) {
+        // Subscribed first, so that no reload slips in between.
+        let mut changes = self.changes();
+        while self.in_force(identity) {
+            // The sender is in `self`: it does not go.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Checks a user's password, one at a time and off the runtime.
@@ -246,18 +296,20 @@ impl Users {
             key,
             passed: Mutex::new(HashMap::new()),
         };
-        let mut names: HashMap<&str, Identity> = HashMap::new();
         for (number, line) in text.lines().enumerate() {
             let refused = |why| CredentialsError::Line { path: path.to_owned(), line: number + 1, why };
             let Some((user, secret)) = parse_line(line).map_err(refused)? else { continue };
-            let identity = names.entry(user).or_insert_with(|| Identity(user.into())).clone();
             match secret {
                 Secret::Password(stored) => {
+                    let identity = Identity::new(user, stored.fingerprint());
                     if users.passwords.insert(user.to_owned(), (identity, *stored)).is_some() {
                         return Err(refused(LineError::Twice));
                     }
                 }
-                Secret::Token(digest) => users.tokens.entry(first_bytes(&digest)).or_default().push((identity, digest)),
+                Secret::Token(digest) => {
+                    let identity = Identity::new(user, digest);
+                    users.tokens.entry(first_bytes(&digest)).or_default().push((identity, digest));
+                }
             }
         }
         Ok(users)
@@ -392,6 +444,36 @@ mod tests {
         credentials.reload().expect("valid file");
         assert_eq!(credentials.check_password("ada", b"old").await, Err(Denied::Wrong));
         assert!(credentials.check_password("ada", b"new").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_came_in_is_in_force_until_their_entry_goes_or_changes() {
+        let (one, two) = (make_token().expect("token"), make_token().expect("token"));
+        let line = |token: &str| format!("ada:token:{}\n", hex(&token_digest(token.as_bytes())));
+        let password = format!("bob:password:{}\n", hash_password(b"x").expect("hash"));
+        let file = file(&format!("{}{}{password}", line(&one), line(&two)));
+        let credentials = Credentials::load(file.path()).expect("valid file");
+        let by_one = credentials.check_token(&one).expect("ada's");
+        let by_two = credentials.check_token(&two).expect("ada's");
+        let bob = credentials.check_password("bob", b"x").await.expect("right");
+        let mut revoked = std::pin::pin!(credentials.revoked(&by_one));
+        assert!(futures_util::poll!(revoked.as_mut()).is_pending());
+        // The same again, in another order: nobody has to go.
+        std::fs::write(file.path(), format!("{password}{}{}", line(&two), line(&one))).expect("written");
+        credentials.reload().expect("valid file");
+        assert!(futures_util::poll!(revoked.as_mut()).is_pending());
+        assert!([&by_one, &by_two, &bob].iter().all(|who| credentials.in_force(who)));
+        // One token is gone; bob's password is set anew, be it the same.
+        let password = format!("bob:password:{}\n", hash_password(b"x").expect("hash"));
+        std::fs::write(file.path(), format!("{}{password}", line(&two))).expect("written");
+        credentials.reload().expect("valid file");
+        assert!(futures_util::poll!(revoked.as_mut()).is_ready());
+        assert_eq!([&by_one, &by_two, &bob].map(|who| credentials.in_force(who)), [false, true, false]);
+        // A token that goes to another user is not the first one's any more.
+        std::fs::write(file.path(), line(&two).replace("ada", "eve")).expect("written");
+        credentials.reload().expect("valid file");
+        assert!(!credentials.in_force(&by_two));
+        assert!(!format!("{bob:?}").contains(|c: char| c.is_ascii_digit()), "{bob:?}");
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod tls;
 pub use credentials::{Credentials, CredentialsError, Denied, Identity};
 pub use file::{CredentialKind, CredentialsFile, Entry};
 pub use listener::{ListenerError, ListenerRule};
-pub use origin::{ForeignRequest, HostRule};
+pub(crate) use origin::is_of_proxies;
+pub use origin::{ForeignRequest, HostRule, passed_on_by};
 pub use password::{PasswordError, hash_password, make_token};
 pub use tls::{ClientTls, HANDSHAKE_TIMEOUT, ServerTls, TlsError};

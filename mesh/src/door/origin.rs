@@ -3,11 +3,28 @@
 //! A browser says in `Origin` which page is asking, so one that is not ours is refused. A page whose own name was re-bound to
 //! our address (DNS rebinding) has an origin equal to the host it asks; so the host must be an IP address, `localhost`, the
 //! public URL's, or one named in `allowed-hosts`. The port of a host does not matter.
+//!
+//! And a request from this machine need not be from this machine: a proxy here passes on what others ask. Most say so in a header
+//! ([`passed_on_by`]); one that does not cannot be told from a program of ours.
 
 use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Method, Uri};
 use thiserror::Error;
+
+/// The headers by which a proxy says that it passes on what somebody else asks.
+const OF_PROXIES: [&str; 6] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+
+/// The header that shows that a request came through a proxy, if one does.
+#[must_use]
+pub fn passed_on_by(headers: &HeaderMap) -> Option<&'static str> {
+    OF_PROXIES.into_iter().find(|name| headers.contains_key(*name))
+}
+
+/// Whether a header, in any case, is one of those.
+pub(crate) fn is_of_proxies(name: &str) -> bool {
+    OF_PROXIES.iter().any(|of| of.eq_ignore_ascii_case(name))
+}
 
 /// Which hosts are ours.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +81,7 @@ impl HostRule {
             Some(authority) => authority.as_str(),
             None => headers.get(HOST).and_then(|h| h.to_str().ok()).ok_or(ForeignRequest::NoHost)?,
         };
-        if !self.is_ours(host_of(host)) {
+        if !self.is_ours(host) {
             return Err(ForeignRequest::Host(shown(host)));
         }
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
@@ -77,7 +94,9 @@ impl HostRule {
         Err(ForeignRequest::Origin(shown(origin)))
     }
 
-    fn is_ours(&self, host: &str) -> bool {
+    /// Whether a host, perhaps with a port, is one of ours.
+    pub(crate) fn is_ours(&self, host: &str) -> bool {
+        let host = host_of(host);
         is_ip(host)
             || host.eq_ignore_ascii_case("localhost")
             || self.public.as_ref().is_some_and(|public| public.host().eq_ignore_ascii_case(host))

@@ -91,6 +91,11 @@ impl StoredPassword {
         hash(&secret).map(Self)
     }
 
+    /// Tells this hash from others, for ever: what stands in the file, hashed once more.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        Sha256::digest(self.0.to_string()).into()
+    }
+
     /// Checks a password. Takes tens of milliseconds: not for the runtime's thread.
     pub(super) fn verify(&self, password: &[u8]) -> bool {
         hasher().verify_password(password, &self.0).is_ok()

@@ -32,6 +32,7 @@ pub use stored::{
     AttributeRef, MqttPublish, Origin, Split, StoredError, StoredEvent, WRAPPED_TYPE, encode_event, encode_publish, join,
     split, with_origin,
 };
+pub(crate) use stored::{Found, PlainEvent};
 pub use value::Value;
 
 #[cfg(test)]

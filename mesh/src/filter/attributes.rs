@@ -2,29 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use thiserror::Error;
-
-use crate::broker::UNTOLD;
+use super::{FilterError, some};
 use crate::event::{AttributeRef, StoredEvent};
-use crate::journal::{Summary, Values};
+use crate::journal::Summary;
 
 /// Most bytes that an attribute's name may have.
 const MAX_NAME_BYTES: usize = 255;
-
-/// A filter that cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("\"{attribute}\" is not the name of an attribute: a lower-case letter, then lower-case letters and digits")]
-pub struct FilterError {
-    /// The name as given.
-    pub attribute: String,
-}
 
 /// All of these must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attributes(Box<[(Box<str>, Expected)]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Expected {
+pub(super) enum Expected {
     /// Present and not empty.
     Any,
     /// Exactly this, letter for letter.
@@ -38,7 +28,8 @@ impl Attributes {
             .iter()
             .map(|(name, value)| {
                 if !is_name(name) {
-                    return Err(FilterError { attribute: name.chars().take(64).collect() });
+                    let cut: String = name.chars().take(64).collect();
+                    return Err(FilterError { why: no_name(&cut), field: format!("[{cut}]") });
                 }
                 let expected = if value.is_empty() { Expected::Any } else { Expected::Exactly(value.as_str().into()) };
                 Ok((name.as_str().into(), expected))
@@ -49,30 +40,39 @@ impl Attributes {
 
     /// Whether a segment with this summary may hold a match.
     pub(super) fn wants(&self, summary: &Summary) -> bool {
-        let listed = |values: &Values, text: &str| {
-            values.as_ref().is_none_or(|values| values.contains(text) || values.contains(UNTOLD))
-        };
         self.0.iter().all(|(name, expected)| match (&**name, expected) {
-            ("type", Expected::Exactly(text)) => listed(&summary.types, text),
-            ("source", Expected::Exactly(text)) => listed(&summary.sources, text),
+            ("type", Expected::Exactly(text)) => some(&summary.types, |value| value == &**text),
+            ("source", Expected::Exactly(text)) => some(&summary.sources, |value| value == &**text),
             _ => true,
         })
     }
 
+    /// The names and what they must be, in the order in which they are looked at.
+    pub(super) fn expected(&self) -> impl Iterator<Item = (&str, &Expected)> {
+        self.0.iter().map(|(name, expected)| (&**name, expected))
+    }
+
+    pub(super) fn matches(&self, event: &StoredEvent, scratch: &mut String) -> bool {
+        self.expected().all(|(name, expected)| Self::holds(name, expected, event, scratch))
+    }
+
     /// An attribute that is absent does not match. Only texts can equal a text: what came as a Boolean, an Integer or Binary
     /// does not equal its own canonical form.
-    pub(super) fn matches(&self, event: &StoredEvent, scratch: &mut String) -> bool {
-        self.0.iter().all(|(name, expected)| {
-            let Some(value) = event.attribute(name, scratch) else { return false };
-            match expected {
-                Expected::Any => !matches!(value.as_str(), Some("")) && value != AttributeRef::Binary(b""),
-                Expected::Exactly(text) => value.as_str() == Some(text),
-            }
-        })
+    pub(super) fn holds(name: &str, expected: &Expected, event: &StoredEvent, scratch: &mut String) -> bool {
+        let Some(value) = event.attribute(name, scratch) else { return false };
+        match expected {
+            Expected::Any => !matches!(value.as_str(), Some("")) && value != AttributeRef::Binary(b""),
+            Expected::Exactly(text) => value.as_str() == Some(text),
+        }
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// What is wrong with something that is no attribute's name.
+pub(super) fn no_name(name: &str) -> String {
+    format!("\"{name}\" is not the name of an attribute: a lower-case letter, then lower-case letters and digits")
+}
+
+pub(super) fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME_BYTES
         && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
@@ -81,8 +81,9 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::UNTOLD;
     use crate::event::{Event, encode_event};
-    use crate::journal::{Epoch, Offset};
+    use crate::journal::{Epoch, Offset, Values};
 
     fn compile(name: &str) -> Result<Attributes, FilterError> {
         Attributes::compile(&BTreeMap::from([(name.to_owned(), "x".to_owned())]))

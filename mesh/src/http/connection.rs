@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
+use crate::door::Credentials;
 use crate::room::Room;
 
 /// What all requests of one connection share.
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     /// For large bodies; all connections share it.
     pub(super) room: Arc<Room>,
     pub(super) shutdown: CancellationToken,
+    /// By which the identities of its requests are known.
+    pub(super) credentials: Option<Credentials>,
     pub(super) watch: Watch,
 }
 

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{StatusCode, header};
 
 use super::{Response, respond};
-use crate::door::{Credentials, Denied, HostRule, Identity};
+use crate::door::{Credentials, Denied, HostRule, Identity, is_of_proxies, passed_on_by};
 
 /// Who may come in, and under which names this server is known.
 #[derive(Debug, Clone, Default)]
@@ -16,9 +16,22 @@ pub struct Door {
     pub credentials: Option<Credentials>,
     /// The names under which requests that change things may come.
     pub hosts: HostRule,
+    /// Whether, without credentials, what others ask by way of a proxy may change things too (`insecure = true`).
+    pub open_to_proxies: bool,
 }
 
 impl Door {
+    /// Whether a request of HTTP/1.1 that changes things is let in without a closer look: its one `Host` is ours, no page asks, and
+    /// nobody need say who they are, nor has a proxy passed it on. All others are for [`Door::admit`].
+    pub(super) fn stands_open(&self, headers: &[httparse::Header<'_>]) -> bool {
+        let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+        let host = hosts.next().and_then(|header| std::str::from_utf8(header.value).ok());
+        self.credentials.is_none()
+            && host.is_some_and(|host| self.hosts.is_ours(host))
+            && hosts.next().is_none()
+            && !headers.iter().any(|header| header.name.eq_ignore_ascii_case("origin") || is_of_proxies(header.name))
+    }
+
     /// Lets a request in, or says what to answer.
     pub(super) async fn admit(&self, head: &Parts, open: bool) -> Result<Option<Identity>, Response> {
         if HostRule::applies_to(&head.method) {
@@ -26,9 +39,22 @@ impl Door {
         }
         match &self.credentials {
             Some(credentials) if !open => identify(credentials, &head.headers).await.map(Some),
+            None if !self.open_to_proxies && HostRule::applies_to(&head.method) => match passed_on_by(&head.headers) {
+                Some(header) => Err(respond::problem(StatusCode::FORBIDDEN, through_a_proxy(header))),
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
     }
+}
+
+/// Why a request that a proxy passed on is not taken for one from this machine.
+#[must_use]
+pub fn through_a_proxy(header: &str) -> String {
+    format!(
+        "the request came through a proxy (it has {header}), and without credentials only programs on this machine may do this: \
+         set auth.credentials"
+    )
 }
 
 async fn identify(credentials: &Credentials, headers: &HeaderMap) -> Result<Identity, Response> {

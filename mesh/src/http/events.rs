@@ -6,6 +6,7 @@
 //! peer: what it does not take is not read from disk, and nothing is held in memory but one piece.
 
 use std::fmt::Write as _;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -56,7 +57,7 @@ pub fn routes(router: Router, brokers: &Brokers) -> Router {
 fn tail(brokers: &Brokers, request: &Request) -> Result<Response, Box<Response>> {
     let broker = cursors::find(brokers, request)?;
     let query = Query::parse(request.query()).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?;
-    let tail = Tail::new(&broker, brokers.agent().cloned(), query, request.shutdown().clone());
+    let tail = Tail::new(&broker, brokers.agent().cloned(), query, request);
     let pieces = futures_util::stream::unfold(Some(tail), |tail| async {
         let mut tail = tail?;
         match tail.piece().await {
@@ -118,11 +119,12 @@ struct Tail {
     /// Where to stop when not following: what was durable when the request came.
     until: Option<Offset>,
     shutdown: CancellationToken,
+    revoked: Pin<Box<dyn Future<Output = ()> + Send>>,
     scratch: String,
 }
 
 impl Tail {
-    fn new(broker: &Broker, agent: Option<AgentId>, query: Query, shutdown: CancellationToken) -> Self {
+    fn new(broker: &Broker, agent: Option<AgentId>, query: Query, request: &Request) -> Self {
         let journal = broker.journal();
         Self {
             reader: journal.reader(query.start(journal)),
@@ -130,7 +132,8 @@ impl Tail {
             left: query.limit.unwrap_or(u64::MAX),
             until: (!query.follow).then(|| journal.next_offset()),
             filters: query.filters,
-            shutdown,
+            shutdown: request.shutdown().clone(),
+            revoked: Box::pin(request.revoked()),
             scratch: String::new(),
         }
     }
@@ -145,6 +148,10 @@ impl Tail {
             let items = tokio::select! {
                 items = self.reader.next(PIECE_BYTES) => items?,
                 () = self.shutdown.cancelled() => return Ok(None),
+                () = &mut self.revoked => {
+                    self.left = 0;
+                    return Ok(None);
+                }
             };
             for item in items {
                 self.line(&mut out, item);

@@ -2,29 +2,35 @@
 //!
 //! hyper takes one request after the other from a connection, so a client that sends a hundred without waiting (pipelining)
 //! would pay for a hundred disk syncs. Here all requests that have arrived are begun at once, share the next sync, and their
-//! answers leave in order, in one write. An idle connection holds no buffer.
+//! answers leave in order, in one write. Plain events go to the journal straight from these bytes (`ingress/quick.rs`). An idle
+//! connection holds no buffer.
 //!
 //! The lane takes only what leaves no doubt: a `POST` for the ingress, HTTP/1.1, one `Content-Length`, no transfer coding, no
 //! `Expect`, `Upgrade` or `Connection` header, head and body small and soon here. At the first request that is anything else (HTTP/2 and
 //! malformed ones too) the connection goes to hyper for good, with all bytes not yet answered: hyper alone decides what they
 //! mean. Two readings of one request are thus not possible.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection::Peer;
 use super::limits::SMALL_BODY;
 use super::request::RequestBody;
-use super::server::Shared;
+use super::server::{Quick, Shared};
 use super::{Response, Router};
 
 /// Bytes read at a time.
@@ -69,8 +75,9 @@ pub(super) enum Left {
 }
 
 /// What stands at the beginning of the bytes read.
-#[expect(clippy::large_enum_variant, reason = "moved once to where it is kept; a box would cost more")]
 enum Next {
+    /// A plain event, which has been begun.
+    Quick(Quick),
     /// A request for the lane, and its body.
     Plain(Parts, Bytes),
     /// Part of something that may become one.
@@ -90,13 +97,25 @@ impl<'a> Lane<'a> {
     /// When the connection breaks.
     pub(super) async fn run(mut self) -> io::Result<Left> {
         loop {
-            let mut plain = Vec::new();
+            // Answers leave in order: behind a request that went the ordinary way, all that came with it do.
+            let (mut first, mut quick, mut plain) = (None, Vec::new(), Vec::new());
             let next = loop {
-                match take(&mut self.read, &self.shared.router, self.peer.limits.header_bytes) {
+                let may = plain.is_empty();
+                let begin = |path: &str, headers: &[httparse::Header<'_>], body: &[u8]| {
+                    if may { self.shared.begin(path, headers, body, self.peer) } else { None }
+                };
+                match take(&mut self.read, &self.shared.router, self.peer.limits.header_bytes, begin) {
+                    Next::Quick(begun) if first.is_none() => first = Some(begun),
+                    Next::Quick(begun) => quick.push(begun),
                     Next::Plain(head, body) => plain.push((head, body)),
                     next => break next,
                 }
             };
+            if let Some(first) = first
+                && !self.acknowledge(first, quick).await?
+            {
+                return Ok(Left::Closed);
+            }
             if !plain.is_empty() && !self.answer(plain).await? {
                 return Ok(Left::Closed);
             }
@@ -123,34 +142,55 @@ impl<'a> Lane<'a> {
     /// Waits for more bytes and reads what is there; `false` at the end.
     async fn more(&mut self) -> io::Result<bool> {
         let before = self.read.len();
-        loop {
-            tokio::select! {
-                ready = self.tcp.readable() => ready?,
-                () = self.shared.shutdown.cancelled() => return Ok(false),
+        let shutdown = &self.shared.shutdown;
+        let mut n = tokio::select! {
+            biased;
+            read = poll_fn(|cx| self.poll_read(cx)) => read?,
+            () = shutdown.cancelled() => return Ok(false),
+        };
+        while n > 0 {
+            self.peer.watch.read_some();
+            if n < READ_BYTES || self.read.len() >= MAX_BYTES || begins_large(&self.read) {
+                break;
             }
-            loop {
-                match self.read_once() {
-                    Ok(0) => return Ok(self.read.len() > before),
-                    Ok(n) => {
-                        self.peer.watch.read_some();
-                        if n < READ_BYTES || self.read.len() >= MAX_BYTES || begins_large(&self.read) {
-                            return Ok(true);
-                        }
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.read.len() > before => return Ok(true),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(e) => return Err(e),
-                }
-            }
+            // Perhaps there is more at once.
+            let Some(more) = poll_fn(|cx| self.poll_read(cx)).now_or_never() else { break };
+            n = more?;
         }
+        Ok(self.read.len() > before)
     }
 
     /// Reads what is there. The large buffer is on the stack: what the connection keeps is as long as what came.
-    fn read_once(&mut self) -> io::Result<usize> {
-        let mut space = [0; READ_BYTES];
-        let n = self.tcp.try_read(&mut space)?;
-        self.read.extend_from_slice(space.get(..n).unwrap_or_default());
-        Ok(n)
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut space))?;
+        self.read.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    }
+
+    /// Writes the answers to events that have been begun, each run of them as soon as it is there. `false`: the connection ends.
+    async fn acknowledge(&self, first: Quick, more: Vec<Quick>) -> io::Result<bool> {
+        let (mut out, mut open) = (Vec::new(), true);
+        let alone = more.is_empty();
+        for quick in std::iter::once(first).chain(more) {
+            let mut finishing = std::pin::pin!(self.shared.finish(quick));
+            let done = match poll_fn(|cx| Poll::Ready(finishing.as_mut().poll(cx))).await {
+                Poll::Ready(done) => done,
+                Poll::Pending => {
+                    write_all(&self.tcp, self.peer, &out).await?;
+                    out.clear();
+                    finishing.await
+                }
+            };
+            match done {
+                Ok(()) if alone => write_all(&self.tcp, self.peer, self.shared.accepted().as_bytes()).await?,
+                Ok(()) => out.extend_from_slice(self.shared.accepted().as_bytes()),
+                Err(answer) => open &= write_answer(&mut out, &answer, &self.shared.date()),
+            }
+        }
+        write_all(&self.tcp, self.peer, &out).await?;
+        Ok(open)
     }
 
     /// Begins all these requests, and writes each run of answers as soon as it is there. `false`: the connection ends.
@@ -203,8 +243,14 @@ fn begins_large(read: &[u8]) -> bool {
         && plain_length(parsed.headers).is_none_or(|length| length > SMALL_BODY)
 }
 
-/// Takes the next request from the bytes read, if it is one for the lane; otherwise they stay as they are.
-fn take(read: &mut BytesMut, router: &Router, header_bytes: usize) -> Next {
+/// Takes the next request from the bytes read, if it is one for the lane; otherwise they stay as they are. `begin` may take it in
+/// the quick way.
+fn take(
+    read: &mut BytesMut,
+    router: &Router,
+    header_bytes: usize,
+    begin: impl FnOnce(&str, &[httparse::Header<'_>], &[u8]) -> Option<Quick>,
+) -> Next {
     if read.is_empty() {
         return Next::Partial;
     }
@@ -222,6 +268,11 @@ fn take(read: &mut BytesMut, router: &Router, header_bytes: usize) -> Next {
     }
     if read.len() < head_len + body_len {
         return Next::Partial;
+    }
+    let body = read.get(head_len..head_len + body_len).unwrap_or_default();
+    if let Some(begun) = begin(path, parsed.headers, body) {
+        read.advance(head_len + body_len);
+        return Next::Quick(begun);
     }
     let path = span(read, path.as_bytes());
     let mut spans = [(Span::default(), Span::default()); MAX_HEADERS];
@@ -340,7 +391,7 @@ mod tests {
 
     fn take_from(text: &str) -> (Next, usize) {
         let mut read = BytesMut::from(text);
-        let next = take(&mut read, &router(), 8 << 10);
+        let next = take(&mut read, &router(), 8 << 10, |_, _, _| None);
         (next, read.len())
     }
 
@@ -411,8 +462,9 @@ mod tests {
             let mut read = BytesMut::from(PLAIN.get(..at).unwrap_or_default());
             read.extend_from_slice(&bytes);
             let before = read.len();
-            match take(&mut read, &router(), 8 << 10) {
+            match take(&mut read, &router(), 8 << 10, |_, _, _| None) {
                 Next::Plain(..) => prop_assert!(read.len() < before),
+                Next::Quick(_) => prop_assert!(false, "nothing begins here"),
                 Next::Partial | Next::Other => prop_assert_eq!(read.len(), before),
             }
         }

@@ -29,8 +29,11 @@ pub struct Limits {
     pub body_rate: u32,
     /// How long a body may take whatever its rate; and how long a peer may leave our answer unread.
     pub body_grace: Duration,
-    /// How long a request may wait for room, for a large body or in a journal, before it is answered 503.
+    /// How long a request may wait for room in a journal before it is answered 503.
     pub busy_wait: Duration,
+    /// How long a request may wait for room for a large body before it is answered 503: more than it takes if all other
+    /// connections ask before it, and stall.
+    pub room_wait: Duration,
     /// HTTP/2: requests at once on one connection.
     pub streams: u32,
     /// HTTP/2: bytes that a peer may send ahead on one stream.
@@ -54,6 +57,7 @@ impl Default for Limits {
             body_rate: 128,
             body_grace: Duration::from_secs(20),
             busy_wait: Duration::from_secs(10),
+            room_wait: Duration::from_secs(30),
             streams: 128,
             stream_window: 64 << 10,
             connection_window: 256 << 10,

@@ -21,7 +21,7 @@ mod router;
 mod server;
 
 pub use body::{Body, BodyError, BoxError};
-pub use door::Door;
+pub use door::{Door, through_a_proxy};
 pub use limits::{LEAST_EVENT_BYTES, Limits};
 pub use request::{Request, Response};
 pub use router::{Handler, Router};

@@ -1,7 +1,8 @@
 //! For those who run it: `/healthz`, `/readyz`, `/metrics` and `/status`.
 //!
 //! The parts register what they have to tell; nothing here knows them. `/healthz` says that the process serves, `/readyz` that
-//! every part is ready, or which is not and why. Both answer without credentials, and tell nothing else.
+//! every part is ready, or which is not and why; a part that works, but not as it should, is named in an answer that is still
+//! "ready". Both answer without credentials, and tell nothing else.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 use super::metrics::{Format, Metrics, Samples};
 use super::{Router, respond};
 use crate::broker::Brokers;
+use crate::delivery::Triggers;
 
 type Tell = Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>;
 type Ready = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -22,6 +24,7 @@ pub struct Ops {
     metrics: Metrics,
     status: Vec<Tell>,
     ready: Vec<(&'static str, Ready)>,
+    sound: Vec<(&'static str, Ready)>,
 }
 
 impl std::fmt::Debug for Ops {
@@ -34,7 +37,7 @@ impl Ops {
     /// Operations endpoints that show these metrics.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics, status: Vec::new(), ready: Vec::new() }
+        Self { metrics, status: Vec::new(), ready: Vec::new(), sound: Vec::new() }
     }
 
     /// Adds members to `/status`: the function puts them into the object. It must not block.
@@ -51,14 +54,40 @@ impl Ops {
         self
     }
 
-    /// Shows the Brokers in `/status` and `/metrics`.
+    /// Adds a condition whose failure makes the process degraded, not unready: it takes events, and somebody should look. The
+    /// error says what is wrong, to everybody. It must not block.
+    #[must_use]
+    pub fn sound(mut self, part: &'static str, sound: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.sound.push((part, Box::new(sound)));
+        self
+    }
+
+    /// Shows the Brokers in `/status` and `/metrics`; `/readyz` says which of them find no room on the disk.
     #[must_use]
     pub fn brokers(self, brokers: &Brokers) -> Self {
         let shown = brokers.clone();
         self.metrics.collect(move |samples| tell_brokers(&shown, samples));
-        let shown = brokers.clone();
+        let (shown, asked) = (brokers.clone(), brokers.clone());
         self.status(move |status| {
             status.insert("brokers".to_owned(), shown.status());
+        })
+        .ready("brokers", move || have_room(&asked))
+    }
+
+    /// Shows the Triggers in `/status` and `/metrics`.
+    #[must_use]
+    pub fn triggers(self, triggers: &Triggers) -> Self {
+        let shown = triggers.clone();
+        self.metrics.collect(move |samples| {
+            for (trigger, errors) in shown.filter_errors() {
+                let labels = [("namespace", &*trigger.namespace), ("trigger", &*trigger.name)];
+                let help = "CESQL filters that met an error or had a value that is no Boolean, since the start.";
+                samples.counter("godwit_trigger_filter_errors", help, &labels, errors);
+            }
+        });
+        let shown = triggers.clone();
+        self.status(move |status| {
+            status.insert("triggers".to_owned(), shown.status());
         })
     }
 
@@ -87,14 +116,35 @@ impl Ops {
     }
 
     fn readiness(&self) -> super::Response {
-        let missing: Vec<String> =
-            self.ready.iter().filter_map(|(part, ready)| ready().err().map(|why| format!("{part}: {why}"))).collect();
-        if missing.is_empty() {
-            respond::text(StatusCode::OK, "ready")
-        } else {
-            respond::problem(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n"))
+        let failed = |parts: &[(&'static str, Ready)]| -> Vec<String> {
+            parts.iter().filter_map(|(part, holds)| holds().err().map(|why| format!("{part}: {why}"))).collect()
+        };
+        let (missing, degraded) = (failed(&self.ready), failed(&self.sound));
+        if !missing.is_empty() {
+            return respond::problem(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n"));
         }
+        let degraded: String = degraded.iter().map(|why| format!("\ndegraded: {why}")).collect();
+        respond::text(StatusCode::OK, format_args!("ready{degraded}"))
     }
+}
+
+/// Which Brokers refuse events because the disk is full, and what they need.
+fn have_room(brokers: &Brokers) -> Result<(), String> {
+    let lacking = brokers.list().into_iter().filter_map(|broker| {
+        let segment = broker.journal().lacks_room()?;
+        Some(format!(
+            "{} refuses events: the disk is full, and a segment of {segment} bytes and two more as head-room are needed",
+            broker.name()
+        ))
+    });
+    let lacking: Vec<String> = lacking.collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{}; free some of the disk, or set storage.max-bytes and storage.segment-bytes to fit it",
+        lacking.join("; ")
+    ))
 }
 
 fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {

@@ -76,6 +76,18 @@ impl Request {
         &self.peer.shutdown
     }
 
+    /// Resolves when the credential that the request came with is no longer in force: long-lived answers end then. What is asked
+    /// for next is refused anyhow. Never resolves for a request without credentials.
+    pub fn revoked(&self) -> impl Future<Output = ()> + Send + 'static {
+        let watched = self.peer.credentials.clone().zip(self.identity.clone());
+        async move {
+            match watched {
+                Some((credentials, identity)) => credentials.revoked(&identity).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// The path as it was sent.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -122,20 +134,21 @@ impl Request {
         if matches!(&self.body, RequestBody::Incoming(body) if body.is_end_stream()) {
             return Ok(first);
         }
-        if let Some(told) = told.filter(|&told| told > SMALL_BODY) {
-            self.take_room(told).await?;
-        }
         let Some(second) = self.piece(&mut slow).await? else { return Ok(first) };
-        let mut whole = BytesMut::with_capacity(told.unwrap_or(first.len() + second.len()));
+        let mut whole = BytesMut::with_capacity(told.unwrap_or(first.len() + second.len()).min(SMALL_BODY));
         whole.extend_from_slice(&first);
         let mut next = Some(second);
         while let Some(piece) = next {
-            if whole.len() + piece.len() > limit {
+            let len = whole.len() + piece.len();
+            if len > limit {
                 self.throw_away().await;
                 return Err(BodyError::TooLarge { limit });
             }
-            if self.room.is_none() && whole.len() + piece.len() > SMALL_BODY {
-                self.take_room(limit).await?;
+            // Only who has sent so much stands in line: a crowd that promises large bodies and sends none does not.
+            if self.room.is_none() && len > SMALL_BODY {
+                let all = told.unwrap_or(limit);
+                self.take_room(all, len).await?;
+                whole.reserve(told.map_or(piece.len(), |told| told.saturating_sub(whole.len())));
             }
             whole.extend_from_slice(&piece);
             next = self.piece(&mut slow).await?;
@@ -151,9 +164,10 @@ impl Request {
         next_piece(&mut self.body).await
     }
 
-    async fn take_room(&mut self, bytes: usize) -> Result<(), BodyError> {
-        let room = self.peer.room.take(bytes, self.peer.limits.busy_wait).await;
-        self.room = Some(room.ok_or(BodyError::NoRoom)?);
+    async fn take_room(&mut self, bytes: usize, here: usize) -> Result<(), BodyError> {
+        let room = self.peer.room.take(bytes, self.peer.limits.room_wait).await.ok_or(BodyError::NoRoom)?;
+        room.arrived(here);
+        self.room = Some(room);
         Ok(())
     }
 
@@ -180,7 +194,11 @@ impl Request {
             },
         };
         let piece = piece.transpose()?;
-        slow.received += piece.as_ref().map_or(0, Bytes::len);
+        let len = piece.as_ref().map_or(0, Bytes::len);
+        slow.received += len;
+        if let Some(held) = &self.room {
+            held.arrived(len);
+        }
         Ok(piece)
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
 
+use super::ingress::Ingress;
 use super::{Request, Response, respond};
 
 /// What answers a request.
@@ -20,6 +21,8 @@ pub type Handler = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Response> 
 pub struct Router {
     routes: Arc<Vec<Route>>,
     fallback: Option<Handler>,
+    /// The ingress, where it is the fallback.
+    ingress: Option<Arc<Ingress>>,
 }
 
 #[derive(Clone)]
@@ -74,7 +77,23 @@ impl Router {
         self.add(method, pattern, boxed(handler), true)
     }
 
-    /// Sets what answers all other paths, whatever the method: the ingress.
+    /// Has the ingress answer all other paths, whatever the method.
+    #[must_use]
+    pub fn ingress(mut self, ingress: Ingress) -> Self {
+        let ingress = Arc::new(ingress);
+        self.ingress = Some(ingress.clone());
+        self.fallback(move |request| {
+            let ingress = ingress.clone();
+            async move { ingress.answer(request).await }
+        })
+    }
+
+    /// The ingress, if a `POST` to this path is for it.
+    pub(super) fn ingress_for(&self, path: &str) -> Option<&Arc<Ingress>> {
+        self.ingress.as_ref().filter(|_| self.falls_back(&Method::POST, path))
+    }
+
+    /// Sets what answers all other paths, whatever the method.
     #[must_use]
     pub fn fallback<F, R>(mut self, handler: F) -> Self
     where
@@ -138,7 +157,9 @@ pub(super) struct Pattern {
 
 impl Pattern {
     fn fits(&self, path: &str) -> bool {
-        walk(self.text, path, |_, _| false).is_some()
+        // Most paths are events': they differ from most patterns before the first place.
+        let literal = self.text.split_once('{').map_or(self.text, |(literal, _)| literal);
+        path.starts_with(literal) && walk(self.text, path, |_, _| false).is_some()
     }
 
     /// What stands in `path` for the place `name`, as it was sent.

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{InFlight, Peer, Stream, StreamKind, Watch};
+use super::ingress::{ACCEPTED, Begun, Ingress};
 use super::lane::{self, Lane};
 use super::metrics::{Counter, Gauge, Metrics};
 use super::request::RequestBody;
@@ -130,7 +131,23 @@ pub(super) struct Shared {
     pub(super) shutdown: CancellationToken,
     open: Mutex<Vec<Open>>,
     next: AtomicU64,
-    date: Mutex<(u64, Arc<str>)>,
+    date: Mutex<Date>,
+}
+
+/// The time for `Date` headers.
+#[derive(Default)]
+struct Date {
+    second: u64,
+    text: Arc<str>,
+    /// The whole answer to an event that is durable.
+    accepted: Arc<str>,
+}
+
+/// A request that has been begun in the quick way.
+pub(super) struct Quick {
+    ingress: Arc<Ingress>,
+    begun: Begun,
+    in_flight: InFlight,
 }
 
 /// An open connection as the sweep sees it.
@@ -187,7 +204,7 @@ impl Server {
             shutdown,
             open: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
-            date: Mutex::new((0, "".into())),
+            date: Mutex::default(),
         });
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -201,7 +218,7 @@ impl Server {
                         tokio::time::sleep(NO_DESCRIPTORS_PAUSE).await;
                     }
                 },
-                _ = sweep.tick() => shared.sweep(),
+                _ = sweep.tick(), if shared.has_connections() => shared.sweep(),
                 () = shared.shutdown.cancelled() => break,
             }
         }
@@ -255,6 +272,7 @@ impl Shared {
             limits: self.limits.clone(),
             room: self.room.clone(),
             shutdown: self.shutdown.clone(),
+            credentials: self.door.credentials.clone(),
             watch,
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -262,6 +280,11 @@ impl Shared {
         self.metrics.connections.add(1);
         let task = self.tasks.spawn(connection(place, tcp, peer.clone(), tls)).abort_handle();
         open.push(Open { id, peer, task });
+    }
+
+    /// Whether there is anything to sweep: an idle server wakes nobody.
+    fn has_connections(&self) -> bool {
+        !self.open.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Closes what is overdue.
@@ -284,13 +307,48 @@ impl Shared {
 
     /// The time for `Date` headers, written once a second.
     pub(super) fn date(&self) -> Arc<str> {
+        self.dated(|date| date.text.clone())
+    }
+
+    /// The answer to an event that is durable.
+    pub(super) fn accepted(&self) -> Arc<str> {
+        self.dated(|date| date.accepted.clone())
+    }
+
+    fn dated<T>(&self, take: impl FnOnce(&Date) -> T) -> T {
         let now = SystemTime::now();
         let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);
-        if date.0 != second || date.1.is_empty() {
-            *date = (second, httpdate::fmt_http_date(now).into());
+        if date.second != second || date.text.is_empty() {
+            let text = httpdate::fmt_http_date(now);
+            *date = Date { second, accepted: format!("{ACCEPTED}{text}\r\n\r\n").into(), text: text.into() };
         }
-        date.1.clone()
+        take(&date)
+    }
+
+    /// Begins a `POST` of HTTP/1.1 that came whole, in the ingress's quick way. `None`: nothing has happened, and it must be
+    /// answered by [`Shared::answer`].
+    pub(super) fn begin(
+        &self,
+        path: &str,
+        headers: &[httparse::Header<'_>],
+        body: &[u8],
+        peer: &Arc<Peer>,
+    ) -> Option<Quick> {
+        let ingress = self.router.ingress_for(path).filter(|_| self.door.stands_open(headers))?;
+        let begun = ingress.begin(path, headers, body)?;
+        Some(Quick { ingress: ingress.clone(), begun, in_flight: InFlight::begin(peer, http::Version::HTTP_11) })
+    }
+
+    /// Waits until what was begun is durable.
+    ///
+    /// # Errors
+    /// The answer, where it is another than [`Shared::accepted`].
+    pub(super) async fn finish(&self, quick: Quick) -> Result<(), Response> {
+        let done = quick.ingress.finish(quick.begun).await;
+        self.metrics.count(done.as_ref().map_or_else(http::Response::status, |()| StatusCode::ACCEPTED));
+        drop(quick.in_flight);
+        done
     }
 
     /// Answers one request.

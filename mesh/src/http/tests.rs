@@ -228,14 +228,113 @@ async fn slow_large_bodies_share_their_room_and_give_it_up_to_others() {
 
 #[tokio::test]
 async fn a_body_that_finds_no_room_is_answered_503() {
-    let busy_wait = Duration::from_millis(200);
-    let limits = Limits { batch_bytes: 1 << 20, bodies_bytes: 1 << 20, busy_wait, ..Limits::default() };
+    let room_wait = Duration::from_millis(50);
+    let limits = Limits { batch_bytes: 1 << 20, bodies_bytes: 1 << 20, room_wait, ..Limits::default() };
     let server = Running::echo(limits).await;
-    let _first = begin_large(&server, 1 << 20).await;
+    // The first one has all the room and keeps coming, so that it need not give it up.
+    let mut first = begin_large(&server, 1 << 20).await;
+    let coming = tokio::spawn(async move {
+        loop {
+            first.write_all(&vec![b'x'; 50 << 10]).await.expect("taken");
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+    });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let answer = read_all(&mut begin_large(&server, 1 << 20).await).await;
     assert_eq!(status(&answer), "503", "{answer}");
     assert!(answer.contains("retry-after"), "{answer}");
+    coming.abort();
+}
+
+#[tokio::test]
+async fn a_crowd_that_stalls_in_large_bodies_for_ever_does_not_starve_an_honest_one() {
+    let limits = Limits { batch_bytes: 1 << 20, bodies_bytes: 1 << 20, ..Limits::default() };
+    let server = std::sync::Arc::new(Running::echo(limits).await);
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let server = server.clone();
+        crowd.spawn(async move {
+            loop {
+                // Until it is thrown out; then it comes back.
+                let mut tcp = begin_large(&server, 1 << 20).await;
+                let mut sink = [0; 256];
+                while matches!(tcp.read(&mut sink).await, Ok(1..)) {}
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut honest = server.connect().await;
+    let body = "x".repeat(1 << 20);
+    // 40 before it, a tenth to a fifth of a second each; with two seconds each it would be 80, and it would be sent away.
+    honest.write_all(post(&body).as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), honest.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "not answered");
+    assert_eq!(answer.get(9..12), Some(&b"200"[..]), "{}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));
+    crowd.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_only_promises_a_large_body_does_not_stand_in_line() {
+    let limits = Limits { batch_bytes: 1 << 20, bodies_bytes: 1 << 20, room_wait: Duration::ZERO, ..Limits::default() };
+    let server = Running::echo(limits).await;
+    let mut crowd = Vec::new();
+    for _ in 0..5 {
+        let mut tcp = server.connect().await;
+        let head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\nxxx";
+        tcp.write_all(head.as_bytes()).await.expect("sent");
+        crowd.push(tcp);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(status(&server.send(&post(&"x".repeat(900 << 10))).await), "200");
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_is_refused_on_an_open_connection_and_long_answers_end() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("credentials");
+    let mut file = CredentialsFile::open(&path).expect("absent is empty");
+    let token = file.add_token("boat").expect("made");
+    file.save().expect("saved");
+    let credentials = Credentials::load(&path).expect("valid");
+    let router = echo().route(Method::GET, "/long", |request: Request| async move {
+        request.revoked().await;
+        respond::text(StatusCode::OK, "revoked")
+    });
+    let door = Door { credentials: Some(credentials.clone()), ..Door::default() };
+    let server = Running::start(router, door, Limits::default()).await;
+    let authorization = format!("Host: localhost\r\nAuthorization: Bearer {token}");
+    let mut long = server.connect().await;
+    let get = format!("GET /long HTTP/1.1\r\n{authorization}\r\nConnection: close\r\n\r\n");
+    long.write_all(get.as_bytes()).await.expect("sent");
+    let mut tcp = server.connect().await;
+    let request = post("x").replace("Host: localhost", &authorization);
+    let mut answer = [0; 512];
+    tcp.write_all(request.replace("Connection: close\r\n", "").as_bytes()).await.expect("sent");
+    let n = tcp.read(&mut answer).await.expect("answered");
+    assert_eq!(answer.get(9..12), Some(&b"200"[..]), "{}", String::from_utf8_lossy(&answer[..n]));
+    credentials.reload().expect("the same");
+    std::fs::write(&path, "").expect("emptied");
+    credentials.reload().expect("valid");
+    assert!(read_all(&mut long).await.ends_with("revoked\n"));
+    tcp.write_all(request.as_bytes()).await.expect("sent");
+    assert_eq!(status(&read_all(&mut tcp).await), "401");
+}
+
+#[tokio::test]
+async fn without_credentials_what_a_proxy_passes_on_changes_nothing() {
+    let server = Running::echo(Limits::default()).await;
+    let with = |header: &str| post("x").replace("Host: localhost", &format!("Host: localhost\r\n{header}"));
+    for header in ["Forwarded: for=192.0.2.1", "X-Forwarded-For: 192.0.2.1", "Via: 1.1 proxy"] {
+        let answer = server.send(&with(header)).await;
+        assert_eq!(status(&answer), "403", "{answer}");
+        assert!(answer.contains("auth.credentials"), "{answer}");
+    }
+    assert_eq!(status(&server.send(&with("X-Forward: x")).await), "200");
+    let get = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nVia: 1.1 proxy\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&server.send(get).await), "200");
+    let open = Running::start(echo(), Door { open_to_proxies: true, ..Door::default() }, Limits::default()).await;
+    assert_eq!(status(&open.send(&with("Via: 1.1 proxy")).await), "200", "insecure = true says so");
 }
 
 #[tokio::test]
@@ -276,7 +375,7 @@ async fn a_full_house_gives_a_newcomer_the_place_of_the_idlest() {
 #[tokio::test]
 async fn what_changes_things_must_come_from_here() {
     let hosts = HostRule::new(None, &["boat.local".to_owned()]);
-    let server = Running::start(echo(), Door { credentials: None, hosts }, Limits::default()).await;
+    let server = Running::start(echo(), Door { hosts, ..Door::default() }, Limits::default()).await;
     let with = |header: &str| post("x").replace("Host: localhost", header);
     assert_eq!(status(&server.send(&with("Host: boat.local:80")).await), "200");
     let answer = server.send(&with("Host: evil.example")).await;
@@ -297,7 +396,7 @@ async fn with_credentials_only_health_checks_come_in_without() {
     file.set_password("ada", b"love:lace").expect("set");
     let token = file.add_token("boat").expect("made");
     file.save().expect("saved");
-    let door = Door { credentials: Some(Credentials::load(&path).expect("valid")), hosts: HostRule::default() };
+    let door = Door { credentials: Some(Credentials::load(&path).expect("valid")), ..Door::default() };
     let server = Running::start(echo(), door, Limits::default()).await;
     let with = |header: &str| post("x").replace("Host: localhost", &format!("Host: localhost\r\nAuthorization: {header}"));
     let answer = server.send(&post("x")).await;

@@ -97,12 +97,18 @@ impl Bare {
         Ok(())
     }
 
+    /// A reader without its thread.
+    #[must_use]
+    pub fn core(&self) -> Core {
+        Core::new(Arc::clone(&self.log.storage), self.log.dir.clone(), Arc::clone(&self.log.view))
+    }
+
     /// All that is kept from [`Bare::first`] on.
     ///
     /// # Errors
     /// Whatever the file system answers.
     pub fn read_all(&self) -> io::Result<Vec<Item>> {
-        let mut core = Core::new(Arc::clone(&self.log.storage), self.log.dir.clone(), Arc::clone(&self.log.view));
+        let mut core = self.core();
         let mut at = self.first();
         let mut all = Vec::new();
         while at < self.next() {

@@ -1,7 +1,9 @@
 //! From a producer to the disk and back: the batch being gathered, the receipts, the writer thread.
 //!
-//! Whatever is appended while an `fdatasync` runs goes with the next one: nothing waits on a timer. The writer sleeps only after
-//! it has looked once more, under the lock, that nothing is there; producers wake it only when it says that it sleeps.
+//! Whatever is appended while an `fdatasync` runs goes with the next one: nothing waits on a timer. Producers on a tokio runtime
+//! hand over what they appended once the runtime has gone through all that was ready, so that connections which were ready
+//! together share a sync; the writer takes it earlier where that takes long ([`ROUND`]), and at once from a producer elsewhere. The
+//! writer sleeps only after it has looked once more, under the lock, that nothing is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -11,9 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::consumer::ByHand;
 use super::error::Refused;
 use super::log::{Batch, Log, lock};
 use super::state::{ConsumerState, Move, put_move};
@@ -21,12 +25,18 @@ use super::{Epoch, Offset, Options};
 
 /// A cursor's move is durable this long after it was made, at the latest.
 const MOVE_DELAY: Duration = Duration::from_millis(100);
+/// The longest that appends wait for the runtime to have gone through what is ready. A bound, not a delay: a runtime with this
+/// much to do has more than enough for the next commit.
+const ROUND: Duration = Duration::from_millis(1);
 /// Between two looks at the limits of age and `keep`.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
 /// After a failure control records are tried again this much later.
 const RETRY_CONTROL: Duration = Duration::from_millis(500);
 /// After a failure a spare segment is tried again this much later.
 const RETRY_SPARE: Duration = Duration::from_secs(10);
+
+/// That the disk is full is said this often at most.
+const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 
 /// Where one append went, once it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,14 +51,43 @@ pub struct Committed {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     outcome: OnceLock<Result<Committed, Refused>>,
-    wakers: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// Who waits for a group.
+#[derive(Debug, Default)]
+struct Waiting {
+    wakers: Vec<Waker>,
+    /// The runtime of the first of them, if there is one.
+    runtime: Option<Handle>,
 }
 
 impl Group {
     fn finish(&self, outcome: Result<Committed, Refused>) {
         let _ = self.outcome.set(outcome);
-        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().for_each(Waker::wake);
+        let Waiting { wakers, runtime } = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = WakeAll(wakers);
+        if let Some(runtime) = runtime.filter(|_| all.0.len() > 1) {
+            // Each wake from this thread is a system call for the runtime; those that a task of its own makes are none.
+            runtime.spawn(async move { drop(all) });
+        }
+    }
+
+    fn wait(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.wakers.is_empty() {
+            waiting.runtime = Handle::try_current().ok();
+        }
+        waiting.wakers.push(waker.clone());
+    }
+}
+
+/// Wakes all when it is dropped: also where the runtime that should have done it has ended.
+struct WakeAll(Vec<Waker>);
+
+impl Drop for WakeAll {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -92,7 +131,7 @@ impl Future for Receipt {
         }
         if !self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.registered = Some(cx.waker().clone());
-            self.group.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(cx.waker().clone());
+            self.group.wait(cx.waker());
         }
         // The writer may have finished between the first look and the registration.
         self.outcome().map_or(Poll::Pending, Poll::Ready)
@@ -119,7 +158,11 @@ pub(super) struct Pending {
     pub(super) cursors: BTreeMap<u32, Arc<AtomicU64>>,
     /// Consumers whose seek is not durable yet.
     pub(super) seeks: BTreeSet<u32>,
+    /// What the last moves by hand have noted, durable or not.
+    pub(super) by_hand: BTreeMap<u32, ByHand>,
     new_options: Option<Options>,
+    round: Round,
+    /// The writer sleeps, and must be woken for anything but events.
     sleeping: bool,
     pub(super) closing: bool,
     /// The writer has ended.
@@ -175,6 +218,31 @@ impl Pending {
     }
 }
 
+/// How far the runtime is with what was ready when the first event of a commit was appended.
+#[derive(Debug, Default, Clone, Copy)]
+enum Round {
+    /// No event waits.
+    #[default]
+    None,
+    /// Other connections may yet append theirs.
+    On(Instant),
+    /// The writer may take what there is.
+    Over,
+}
+
+/// Ends the round when it is dropped: also where the runtime ends before.
+struct EndRound(Arc<Shared>);
+
+impl Drop for EndRound {
+    fn drop(&mut self) {
+        let mut pending = self.0.lock();
+        if matches!(pending.round, Round::On(_)) {
+            pending.round = Round::Over;
+            self.0.wake(pending);
+        }
+    }
+}
+
 /// What producers, the writer and the face of the journal share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -186,6 +254,8 @@ pub(super) struct Shared {
     pub(super) fact_bytes: AtomicUsize,
     pub(super) bytes: AtomicU64,
     pub(super) epoch: AtomicU64,
+    /// Bytes of a segment that events wait for because the disk is full; 0 while they do not.
+    pub(super) lacking: AtomicU64,
     pub(super) closed: Notify,
 }
 
@@ -202,12 +272,35 @@ impl Shared {
             fact_bytes: AtomicUsize::new(facts),
             bytes: AtomicU64::new(log.bytes()),
             epoch: AtomicU64::new(log.epoch.0),
+            lacking: AtomicU64::new(0),
             closed: Notify::new(),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands events that were appended under the lock to the writer, once the runtime has gone through what is ready.
+    pub(super) fn hand_over(self: &Arc<Self>, mut pending: MutexGuard<'_, Pending>) {
+        match pending.round {
+            Round::On(since) if since.elapsed() < ROUND => return,
+            Round::On(_) | Round::Over => {}
+            Round::None => {
+                if let Ok(runtime) = Handle::try_current() {
+                    pending.round = Round::On(Instant::now());
+                    drop(pending);
+                    let end = EndRound(Arc::clone(self));
+                    runtime.spawn(async move {
+                        tokio::task::yield_now().await;
+                        drop(end);
+                    });
+                    return;
+                }
+            }
+        }
+        pending.round = Round::Over;
+        self.wake(pending);
     }
 
     /// Wakes the writer if it sleeps. The guard shows that something was changed under the lock.
@@ -241,6 +334,10 @@ pub(super) struct Writer {
     maintain_at: Instant,
     /// The files as they were when their bytes were last added up.
     counted: Option<(u64, usize, Offset)>,
+    /// Whether events find no room; when that was last logged, and whether its end is to be logged too.
+    is_full: bool,
+    said_full: Option<Instant>,
+    say_end: bool,
 }
 
 /// What the writer took from [`Pending`] for one commit.
@@ -252,7 +349,16 @@ struct Taken {
 
 impl Writer {
     pub(super) fn new(log: Log, shared: Arc<Shared>) -> Self {
-        Self { log, shared, retry_at: None, maintain_at: Instant::now() + MAINTAIN_EVERY, counted: None }
+        Self {
+            log,
+            shared,
+            retry_at: None,
+            maintain_at: Instant::now() + MAINTAIN_EVERY,
+            counted: None,
+            is_full: false,
+            said_full: None,
+            say_end: false,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -296,6 +402,26 @@ impl Writer {
         }
     }
 
+    /// Says that events find no room on the disk, and that they do again. Small ones may still fit where larger ones do not, so
+    /// this can change with every commit; it is logged once a minute at most.
+    fn tell_room(&mut self) {
+        let lacks = self.log.lacks_room();
+        if lacks == self.is_full {
+            return;
+        }
+        self.is_full = lacks;
+        let segment = self.log.options.segment_bytes;
+        self.shared.lacking.store(if lacks { segment } else { 0 }, Ordering::Relaxed);
+        let recent = self.said_full.is_some_and(|at| at.elapsed() < SAY_FULL_EVERY);
+        if lacks && !recent {
+            (self.said_full, self.say_end) = (Some(Instant::now()), true);
+            let free = self.log.storage.free_bytes().unwrap_or(0);
+            warn!(dir = %self.log.dir, segment, free, "the disk is full: events are refused until a segment and its head-room fit");
+        } else if !lacks && std::mem::take(&mut self.say_end) {
+            info!(dir = %self.log.dir, "events find room again");
+        }
+    }
+
     fn publish(&mut self) {
         let view = lock(&self.log.view);
         let (next, first) = (view.state.next, view.state.first);
@@ -307,6 +433,7 @@ impl Writer {
             self.shared.bytes.store(self.log.bytes(), Ordering::Relaxed);
         }
         self.shared.epoch.store(self.log.epoch.0, Ordering::Relaxed);
+        self.tell_room();
         self.shared.durable.send_if_modified(|durable| std::mem::replace(durable, next) != next);
     }
 
@@ -316,19 +443,24 @@ impl Writer {
         let mut pending = shared.lock();
         loop {
             if let Some(options) = pending.new_options.take() {
-                self.log.options = options.checked();
+                self.log.set_options(options);
             }
             let now = Instant::now();
             self.retry_at = self.retry_at.filter(|at| *at > now);
             let moves_due = pending.moves_since.map(|since| since + MOVE_DELAY);
             let control = !pending.batch.control.is_empty() || pending.flush || moves_due.is_some_and(|due| due <= now);
-            if pending.batch.events > 0 || pending.closing || (control && self.retry_at.is_none()) {
+            let round = match pending.round {
+                Round::On(since) => Some(since + ROUND).filter(|end| *end > now),
+                _ => None,
+            };
+            let events = pending.batch.events > 0 && round.is_none();
+            if events || pending.closing || (control && self.retry_at.is_none()) {
                 break;
             }
             if self.maintain_at <= now {
                 return None;
             }
-            if self.retry_at.is_none() && self.log.wants_spare() {
+            if self.retry_at.is_none() && pending.batch.events == 0 && self.log.wants_spare() {
                 // There is time to make a spare ready; producers go on gathering meanwhile.
                 drop(pending);
                 if let Err(e) = self.log.make_spare() {
@@ -339,7 +471,7 @@ impl Writer {
                 pending = shared.lock();
                 continue;
             }
-            let waits = [moves_due, self.retry_at].into_iter().flatten().filter(|at| *at > now);
+            let waits = [moves_due, self.retry_at, round].into_iter().flatten().filter(|at| *at > now);
             let until = waits.min().unwrap_or(self.maintain_at).min(self.maintain_at);
             pending.sleeping = true;
             pending = shared.wake.wait_timeout(pending, until - now).unwrap_or_else(PoisonError::into_inner).0;
@@ -356,6 +488,7 @@ impl Writer {
         if pending.batch.is_empty() && pending.control.is_empty() {
             return None;
         }
+        pending.round = Round::None;
         let batch = std::mem::replace(&mut pending.batch, std::mem::take(empty));
         let taken = Taken { batch, events: pending.events.take(), control: std::mem::take(&mut pending.control) };
         drop(pending);

@@ -1,11 +1,14 @@
 //! A registered consumer: its durable cursor.
+//!
+//! A move by hand is noted as a fact (`h` and the consumer's name), in the commit of the move: a consumer whose peer keeps a position
+//! of its own, as the gateway does for the uplink, must know after a start that its cursor does not stand where the peer left it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::commit::{Receipt, Shared};
+use super::commit::{Pending, Receipt, Shared};
 use super::error::Refused;
-use super::format::{Kind, put_record, put_varint};
+use super::format::{Kind, put_bytes, put_record, put_varint};
 use super::log::{View, lock};
 use super::state::{ConsumerState, Move, put_consumer};
 use super::{Done, Offset, Start};
@@ -19,6 +22,34 @@ pub struct Consumer {
     cursor: Arc<AtomicU64>,
     shared: Arc<Shared>,
     view: Arc<Mutex<View>>,
+}
+
+/// A move by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ByHand {
+    /// Where the cursor had come to by itself; 0 where retention had brought it.
+    from: Offset,
+    /// Where it was put. The note holds while it is still there.
+    to: Offset,
+}
+
+impl ByHand {
+    fn key(consumer: &str) -> Vec<u8> {
+        [b"h", consumer.as_bytes()].concat()
+    }
+
+    fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let (from, to) = bytes.split_at_mut(8);
+        from.copy_from_slice(&self.from.0.to_le_bytes());
+        to.copy_from_slice(&self.to.0.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let ([from, to], []) = bytes.as_chunks::<8>() else { return None };
+        Some(Self { from: Offset(u64::from_le_bytes(*from)), to: Offset(u64::from_le_bytes(*to)) })
+    }
 }
 
 impl Consumer {
@@ -68,6 +99,10 @@ impl Consumer {
         let Some(id) = durable.or(fresh) else { return };
         pending.moves.remove(&id);
         pending.cursors.remove(&id);
+        let key = ByHand::key(name);
+        if pending.by_hand.remove(&id).is_some() || lock(view).state.facts.contains_key(key.as_slice()) {
+            put_record(&mut pending.batch.control, Kind::Delete, |out| put_bytes(out, &key));
+        }
         put_record(&mut pending.batch.control, Kind::ConsumerGone, |out| put_varint(out, u64::from(id)));
         shared.wake(pending);
     }
@@ -83,11 +118,32 @@ impl Consumer {
     #[must_use]
     pub fn cursor(&self) -> Offset {
         let pending = self.shared.lock();
+        self.place(&pending, &lock(&self.view))
+    }
+
+    fn place(&self, pending: &Pending, view: &View) -> Offset {
         if !pending.seeks.contains(&self.id) {
-            let durable = { lock(&self.view).state.consumers.get(&self.id).map_or(0, |c| c.cursor.0) };
+            let durable = view.state.consumers.get(&self.id).map_or(0, |c| c.cursor.0);
             self.cursor.fetch_max(durable, Ordering::AcqRel);
         }
         Offset(self.cursor.load(Ordering::Acquire))
+    }
+
+    /// Where the cursor had come to by itself (0 if retention had brought it there), if it was moved by hand since and has not gone
+    /// on from there, over restarts too.
+    #[must_use]
+    pub fn before_hand(&self) -> Option<Offset> {
+        let pending = self.shared.lock();
+        let view = lock(&self.view);
+        let cursor = self.place(&pending, &view);
+        let noted = self.noted(&pending, &view)?;
+        let stands = cursor == noted.to || (cursor > noted.to && cursor == view.state.first);
+        stands.then_some(noted.from)
+    }
+
+    fn noted(&self, pending: &Pending, view: &View) -> Option<ByHand> {
+        let durable = || ByHand::decode(view.state.facts.get(ByHand::key(&self.name).as_slice())?);
+        pending.by_hand.get(&self.id).copied().or_else(durable)
     }
 
     /// Moves the cursor to `to`. `done` accounts for every event from the cursor to there. Durable within 100 ms, or sooner with
@@ -114,13 +170,35 @@ impl Consumer {
     }
 
     /// Moves the cursor by hand. Forward, what is passed counts as dropped (`skipped`); backward, the ledger begins anew there.
+    /// Noted in the same commit: see [`Consumer::before_hand`].
     pub fn seek(&self, to: Offset) {
+        self.go(to, true);
+    }
+
+    /// Moves the cursor back because what was done is not done any more: the ledger begins anew there.
+    pub fn rewind(&self, to: Offset) {
+        self.go(to, false);
+    }
+
+    fn go(&self, to: Offset, by_hand: bool) {
         let mut pending = self.shared.lock();
-        let to = {
+        let (to, note) = {
             let view = lock(&self.view);
-            to.clamp(view.state.first, view.state.next)
+            let now = self.place(&pending, &view);
+            let to = to.clamp(view.state.first, view.state.next);
+            // Of several moves the first one began where the consumer itself had come to.
+            let earlier = self.noted(&pending, &view).filter(|noted| noted.to == now);
+            let by_itself = if now > view.state.first { now } else { Offset(0) };
+            (to, ByHand { from: earlier.map_or(by_itself, |noted| noted.from), to })
         };
         pending.write_moves();
+        if by_hand {
+            put_record(&mut pending.batch.control, Kind::Put, |out| {
+                put_bytes(out, &ByHand::key(&self.name));
+                put_bytes(out, &note.encode());
+            });
+            pending.by_hand.insert(self.id, note);
+        }
         self.cursor.store(to.0, Ordering::Release);
         pending.seeks.insert(self.id);
         put_record(&mut pending.batch.control, Kind::Seek, |out| {

@@ -73,10 +73,14 @@ pub enum OpenError {
         known: u8,
     },
     /// There is no room for the segment that every start needs.
-    #[error("journal {dir}: no room for a new segment: {refused}")]
+    #[error("journal {dir}: no room for a new segment of {needed} bytes, {free} are free: {refused}")]
     NoRoom {
         /// The journal's folder.
         dir: String,
+        /// Bytes of the segment.
+        needed: u64,
+        /// Bytes free on the disk.
+        free: u64,
         /// Why.
         refused: Refused,
     },

@@ -193,10 +193,13 @@ impl Journal {
         let target = if events > 0 { &mut pending.batch.bytes } else { &mut pending.batch.control };
         target.extend_from_slice(&loose);
         let receipt = pending.receipt(events > 0, index);
-        if events == 0 && loose.is_empty() {
-            pending.flush = true;
+        if events > 0 {
+            shared.hand_over(pending);
+        } else {
+            // An append of nothing is a flush: somebody waits for what is there.
+            pending.flush |= loose.is_empty();
+            shared.wake(pending);
         }
-        shared.wake(pending);
         Ok(receipt)
     }
 
@@ -251,6 +254,18 @@ impl Journal {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk is full, so that events are refused: the bytes of the segment that they wait for.
+    #[must_use]
+    pub fn lacks_room(&self) -> Option<u64> {
+        Some(self.0.shared.lacking.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    /// Most bytes of one append: half a segment.
+    #[must_use]
+    pub fn max_append(&self) -> usize {
+        self.0.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).max_append
     }
 
     /// A durable fact.

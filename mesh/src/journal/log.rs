@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{debug, warn};
 
+use super::damage::Told;
 use super::error::{OpenError, Refused};
 use super::format::{BATCH_BYTES, BatchHead, HEAD_BYTES, Head, snapshot_crc};
 use super::segment::{Segment, Table};
@@ -21,7 +22,7 @@ use super::{Committed, Epoch, Offset, Options};
 use crate::storage::{Storage, StorageFile};
 
 /// Spare segments that events may not use: the head-room in which cursors still move and restarts still work on a full disk.
-pub(super) const RESERVE: usize = 2;
+pub const RESERVE: usize = 2;
 /// A sealed segment's index and summary lie in the last bytes of its file; so many of them.
 pub(super) fn footer_bytes(segment_bytes: u64) -> u64 {
     (8 << 10).min(segment_bytes / 8)
@@ -38,6 +39,8 @@ pub(super) struct View {
     pub(super) index: Vec<(Offset, u64)>,
     /// Of the active segment: where its first batch begins.
     pub(super) start: u64,
+    /// What damage has been logged.
+    pub(super) told: Told,
 }
 
 /// One group commit, being gathered.
@@ -101,11 +104,15 @@ pub struct Log {
     pub(super) view: Arc<Mutex<View>>,
     pub(super) epoch: Epoch,
     active: Option<Arc<dyn StorageFile>>,
+    /// Bytes of the active segment's file: it is filled to its own size whatever the options say by now.
+    active_bytes: u64,
     pub(super) seq: u64,
     /// Where the next batch goes in the active segment.
     pub(super) position: u64,
     /// The active segment was begun from the reserve: no events until there is room again.
     pub(super) control_only: bool,
+    /// The last events were refused because the disk is full, and there is no room for more yet.
+    pub(super) starved: bool,
     /// The active segment cannot be written to any more.
     poisoned: bool,
     /// Names of files that may be overwritten, oldest first.
@@ -137,6 +144,8 @@ impl Log {
         let mut log = Self {
             epoch: draw(dir)?,
             active: None,
+            active_bytes: 0,
+            starved: false,
             seq: found.last_seq,
             position: 0,
             control_only: false,
@@ -147,12 +156,22 @@ impl Log {
             unsealed: None,
             spares: found.spares,
             elapsed_base: found.state.elapsed_ms.saturating_sub(now),
-            view: Arc::new(Mutex::new(View { state: found.state, table: found.table, ..View::default() })),
+            view: Arc::new(Mutex::new(View {
+                state: found.state,
+                table: found.table,
+                told: found.told,
+                ..View::default()
+            })),
             storage,
             dir: dir.to_owned(),
             options,
         };
-        log.roll(Need::Control).map_err(|refused| OpenError::NoRoom { dir: dir.to_owned(), refused })?;
+        log.roll(Need::Control).map_err(|refused| OpenError::NoRoom {
+            dir: dir.to_owned(),
+            needed: log.options.segment_bytes,
+            free: log.storage.free_bytes().unwrap_or(0),
+            refused,
+        })?;
         log.give_back_tail(found.last_used.0, found.last_used.1);
         Ok(log)
     }
@@ -168,11 +187,38 @@ impl Log {
 
     /// The last position at which events may end in the active segment; beyond it lies the control records' head-room.
     fn event_limit(&self) -> u64 {
-        self.control_limit() - (self.options.segment_bytes / 16).min(64 << 10)
+        self.control_limit() - (self.active_bytes / 16).min(64 << 10)
     }
 
     fn control_limit(&self) -> u64 {
-        self.options.segment_bytes - footer_bytes(self.options.segment_bytes)
+        self.active_bytes - footer_bytes(self.active_bytes)
+    }
+
+    /// Whether events find no room on the disk, as far as is known without trying.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.starved || self.control_only
+    }
+
+    /// Other limits from now on. Where the segments' size changes, spares of the old one go, and the reserve is made anew.
+    pub(super) fn set_options(&mut self, options: Options) {
+        let options = options.checked();
+        let resized = options.segment_bytes != self.options.segment_bytes;
+        self.options = options;
+        if !resized {
+            return;
+        }
+        for name in std::mem::take(&mut self.spares) {
+            self.freed = true;
+            // One that stays under a spare's name is removed by the next start, for its size; under a segment's name it must go
+            // before an older segment does.
+            if self.storage.remove(&self.path(&name)).is_err() && Segment::parse(&name).is_some() {
+                self.lingering.push(name);
+            }
+        }
+        if let Err(error) = self.refill_reserve() {
+            warn!(dir = %self.dir, %error, "no room for head-room in segments of the new size: events are refused until there is");
+            self.control_only = true;
+        }
     }
 
     /// Makes a batch durable, whole, or refuses it, whole. The batch is left as it was if refused.
@@ -180,6 +226,14 @@ impl Log {
     /// # Errors
     /// See [`Refused`]; nothing of the batch is then in the journal.
     pub fn commit(&mut self, batch: &mut Batch) -> Result<Committed, Refused> {
+        let outcome = self.try_commit(batch);
+        if batch.events > 0 {
+            self.starved = matches!(outcome, Err(Refused::DiskFull));
+        }
+        outcome
+    }
+
+    fn try_commit(&mut self, batch: &mut Batch) -> Result<Committed, Refused> {
         let need = if batch.events > 0 { Need::Events } else { Need::Control };
         let len = (batch.bytes.len() + batch.control.len()) as u64;
         if need == Need::Events && self.control_only {
@@ -306,6 +360,7 @@ impl Log {
         self.position = view.start;
         self.seq += 1;
         self.active = Some(file);
+        self.active_bytes = self.options.segment_bytes;
         debug!(dir = %self.dir, seq = self.seq, first = %view.state.next, "began a segment");
         Ok(())
     }

@@ -4,12 +4,14 @@
 //! The files follow the way of an event: [`face`](Journal) takes an append, `commit` gathers it with others and tells its receipt,
 //! `log` writes one batch after the other into `segment`s in the bytes that `format` knows, `space`
 //! finds room for new ones, `state` is what the records add up to,
-//! `recovery` finds it again after whatever happened, `scan` and `reader` read it back, `summary` lets them skip what nobody wants.
+//! `recovery` finds it again after whatever happened, `scan` and `reader` read it back, `summary` lets them skip what nobody wants,
+//! `damage` says what of it the disk has lost.
 
 mod bare;
 mod commit;
 mod consumer;
 mod control;
+mod damage;
 mod error;
 mod face;
 mod format;
@@ -32,7 +34,7 @@ pub use consumer::Consumer;
 pub use control::{ConsumerStatus, Done, DropReason, Start};
 pub use error::{OpenError, ReadError, Refused};
 pub use face::{Append, Journal};
-pub use log::{Batch, Log};
+pub use log::{Batch, Log, RESERVE as RESERVE_SEGMENTS};
 pub use offset::{Epoch, Lineage, Offset};
 pub use options::{MIN_SEGMENT_BYTES, Options, Policy};
 pub use reader::{Core, Interest, Item, Reader};

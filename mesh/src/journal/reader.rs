@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::damage::Damage;
 use super::error::ReadError;
 use super::format::{HEAD_BYTES, Head, HeadRead, Kind, take_bytes, take_record};
 use super::log::{View, lock};
@@ -129,6 +130,8 @@ pub struct Core {
     dir: String,
     view: Arc<Mutex<View>>,
     scan: Option<Scan>,
+    /// The segment that the scan walks through.
+    segment: Segment,
     /// The offset that the batch at the scan's position begins with, or lies in.
     expected: Offset,
     /// The first offset of the segment after the scan's, if there was one when it was opened.
@@ -145,7 +148,8 @@ impl std::fmt::Debug for Core {
 
 impl Core {
     pub(super) fn new(storage: Arc<dyn Storage>, dir: String, view: Arc<Mutex<View>>) -> Self {
-        Self { storage, dir, view, scan: None, expected: Offset(0), until: None, failures: 0, interest: None }
+        let segment = Segment { seq: 0, first: Offset(0), len: 0, begun_ms: None };
+        Self { storage, dir, view, scan: None, segment, expected: Offset(0), until: None, failures: 0, interest: None }
     }
 
     /// Items from `from` on, and the offset that follows them. None when nothing durable is there.
@@ -169,9 +173,7 @@ impl Core {
                     return Err(e);
                 }
                 self.failures = 0;
-                let until =
-                    { segment::find(&lock(&self.view).table, from).and_then(|(_, until)| until) }.unwrap_or(durable);
-                out.skip(until, DropReason::Quarantined);
+                self.give_up_unreadable(&mut out, durable, &e);
             }
             Err(_) => self.scan = None,
             Ok(()) => self.failures = 0,
@@ -225,8 +227,13 @@ impl Core {
     /// Looks for the next sound batch of the segment; what lies between is quarantined.
     fn beyond_damage(&mut self, out: &mut Out, end: Offset) -> io::Result<()> {
         let Some(scan) = &mut self.scan else { return Ok(()) };
+        let at = scan.position();
         match scan.resync(out.at)? {
-            Some(found) if found.head.first.plus(u64::from(found.head.events)) <= end => self.take(&found, out),
+            Some(found) if found.head.first.plus(u64::from(found.head.events)) <= end => {
+                let lost_to = found.head.first.max(out.at);
+                self.tell(at, found.position - at, (out.at, lost_to), "a batch between sound ones fails its check");
+                self.take(&found, out);
+            }
             _ if self.moved_on(out.at) => self.scan = None,
             _ => {
                 self.give_up(out, end);
@@ -236,9 +243,29 @@ impl Core {
         Ok(())
     }
 
+    /// Nothing more of what should be in the segment can be read.
     fn give_up(&self, out: &mut Out, end: Offset) {
-        tracing::warn!(dir = self.dir, from = %out.at, to = %end, "events are damaged on disk: skipped");
+        let at = self.scan.as_ref().map_or(0, Scan::position);
+        self.tell(at, self.segment.len.saturating_sub(at), (out.at, end), "no sound batch follows in the segment");
         out.skip(end, DropReason::Quarantined);
+    }
+
+    /// The disk does not give the bytes of the segment that holds the next offset.
+    fn give_up_unreadable(&self, out: &mut Out, durable: Offset, error: &io::Error) {
+        let mut view = lock(&self.view);
+        let Some((segment, until)) = segment::find(&view.table, out.at).map(|(s, until)| (s.clone(), until)) else {
+            return out.skip(durable, DropReason::Quarantined);
+        };
+        let (from, to) = (out.at, until.unwrap_or(durable));
+        let why = format!("{READ_TRIES} tries to read the segment failed: {error}");
+        view.told.tell(&Damage { dir: &self.dir, segment: &segment, at: 0, bytes: segment.len, from, to, why: &why });
+        drop(view);
+        out.skip(to, DropReason::Quarantined);
+    }
+
+    fn tell(&self, at: u64, bytes: u64, (from, to): (Offset, Offset), why: &str) {
+        let damage = Damage { dir: &self.dir, segment: &self.segment, at, bytes, from, to, why };
+        lock(&self.view).told.tell(&damage);
     }
 
     fn take(&mut self, found: &Found, out: &mut Out) {
@@ -246,6 +273,9 @@ impl Core {
         let end = head.first.plus(u64::from(head.events));
         if end <= out.at {
             return;
+        }
+        if head.first > out.at {
+            self.tell(found.position, 0, (out.at, head.first), "the next sound batch begins later");
         }
         out.skip(head.first, DropReason::Quarantined);
         let mut records = found.records.get(..head.events_len as usize).unwrap_or_default();
@@ -301,6 +331,7 @@ impl Core {
             }
         };
         self.scan = Some(Scan::new(file, segment.seq, start));
+        self.segment = segment;
         self.until = until;
         self.expected = at;
         Ok(None)

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::damage::{Damage, Told};
 use super::error::OpenError;
 use super::format::{HEAD_BYTES, Head, HeadRead, VERSION, snapshot_crc};
 use super::scan::Scan;
@@ -26,6 +27,8 @@ pub(super) struct Recovered {
     pub(super) last_seq: u64,
     /// The last segment and how many of its bytes are in use; 0 if it must not be cut.
     pub(super) last_used: (u64, u64),
+    /// What damage has been logged.
+    pub(super) told: Told,
 }
 
 struct Recovery<'a> {
@@ -73,12 +76,12 @@ impl Recovery<'_> {
             }
         }
         let replay_from = table.partition_point(|s| s.seq < base);
-        let mut used = (0, 0);
+        let (mut used, mut told) = ((0, 0), Told::default());
         for at in replay_from..table.len() {
             let until = table.get(at + 1).map(|s| s.first);
             if let Some(segment) = table.get(at) {
                 let position = if segment.seq == base { start } else { HEAD_BYTES as u64 };
-                used = (segment.seq, self.replay(segment, position, until, &mut state));
+                used = (segment.seq, self.replay(segment, position, until, &mut state, &mut told));
             }
         }
         // A segment that got no event before the next was begun was freed then.
@@ -96,9 +99,16 @@ impl Recovery<'_> {
         }
         if let Some(first) = table.front() {
             // A segment was reused and the snapshot that says so did not become durable: the files tell.
+            let events = first.first.since(state.first);
+            if events > 0 {
+                info!(
+                    dir = self.dir, from = %state.first, to = %first.first, events,
+                    "the oldest events had made room before the last stop: counted as dropped_retention for who had not read them"
+                );
+            }
             state.trim(first.seq, first.first);
         }
-        Ok(Recovered { state, table, spares, next_spare, last_seq, last_used: used })
+        Ok(Recovered { state, table, spares, next_spare, last_seq, last_used: used, told })
     }
 
     fn list(&self, options: &Options) -> Result<(Table, VecDeque<String>, u64), OpenError> {
@@ -161,21 +171,29 @@ impl Recovery<'_> {
                     warn!(
                         dir = self.dir,
                         file = segment.name(),
-                        "the snapshot of a segment is damaged: replaying from the one before"
+                        at = HEAD_BYTES,
+                        bytes = head.snapshot_len,
+                        "the snapshot of a segment is damaged: replaying from the one before, nothing is lost by that alone"
                     );
                 }
                 (_, Ok(file)) => {
-                    let begun =
-                        Scan::new(file, segment.seq, HEAD_BYTES as u64 - 1).resync(Offset(0)).unwrap_or(None).is_some();
-                    if begun {
-                        warn!(
+                    match Scan::new(file, segment.seq, HEAD_BYTES as u64 - 1).resync(Offset(0)) {
+                        Ok(None) => {
+                            table.remove(at);
+                            self.set_free(&segment, options, spares);
+                        }
+                        Ok(Some(_)) => warn!(
                             dir = self.dir,
                             file = segment.name(),
-                            "the head of a segment is damaged: replaying from the one before"
-                        );
-                    } else {
-                        table.remove(at);
-                        self.set_free(&segment, options, spares);
+                            at = 0,
+                            bytes = HEAD_BYTES,
+                            "the head of a segment is damaged: replaying from the one before, nothing is lost by that alone"
+                        ),
+                        // What cannot be read now may be there all the same: only what is known to hold nothing is free.
+                        Err(error) => warn!(
+                            dir = self.dir, file = segment.name(), %error,
+                            "a segment cannot be read: it is kept, and replaying begins with the one before"
+                        ),
                     }
                 }
                 (_, Err(_)) => warn!(dir = self.dir, file = segment.name(), "a segment cannot be opened"),
@@ -198,52 +216,92 @@ impl Recovery<'_> {
     }
 
     /// Applies a segment's batches from `position` on to the state, over damage too; returns where the last one ends.
-    fn replay(&self, segment: &Segment, position: u64, until: Option<Offset>, state: &mut State) -> u64 {
-        self.step_to(segment.first, segment, state);
-        let Ok(file) = self.open(&segment.name()) else {
-            warn!(dir = self.dir, file = segment.name(), "a segment cannot be read");
-            return 0;
+    fn replay(&self, segment: &Segment, position: u64, until: Option<Offset>, state: &mut State, told: &mut Told) -> u64 {
+        let dir = self.dir;
+        let mut lost = |state: &mut State, at, bytes, to: Offset, why: &str| {
+            told.tell(&Damage { dir, segment, at, bytes, from: state.next, to: to.max(state.next), why });
+            // Readers name these offsets when they come by, and their consumers count them.
+            state.next = state.next.max(to);
+        };
+        if segment.first > state.next {
+            lost(state, 0, 0, segment.first, "the segment before ends too early");
+        }
+        let file = match self.open(&segment.name()) {
+            Ok(file) => file,
+            Err(error) => {
+                warn!(dir, file = segment.name(), %error, "a segment cannot be opened");
+                return 0;
+            }
         };
         let mut scan = Scan::new(file, segment.seq, position);
         loop {
-            let found = match scan.next() {
-                Ok(Some(found)) => found,
-                Ok(None) => match scan.resync(state.next) {
-                    Ok(Some(found)) => found,
-                    Ok(None) => break,
-                    Err(e) => {
-                        warn!(dir = self.dir, file = segment.name(), error = %e, "a segment cannot be read to its end");
+            let at = scan.position();
+            let (next, failed) = match scan.next() {
+                Ok(found) => (found, None),
+                Err(error) => (None, Some(error)),
+            };
+            let found = match next {
+                Some(found) => found,
+                None => match scan.resync(state.next) {
+                    Ok(Some(found)) => {
+                        let why = failed.map_or_else(
+                            || "a batch between sound ones fails its check".to_owned(),
+                            |error| format!("reading failed: {error}"),
+                        );
+                        let to = until.map_or(found.head.first, |until| until.min(found.head.first));
+                        lost(state, at, found.position - at, to, &why);
+                        found
+                    }
+                    Ok(None) if failed.is_none() => {
+                        self.tell_cut(segment, &mut scan, state);
+                        break;
+                    }
+                    end => {
+                        let error = end.err().or(failed).map(|error| error.to_string()).unwrap_or_default();
+                        warn!(dir, file = segment.name(), at, error, "a segment cannot be read to its end");
                         return 0;
                     }
                 },
-                Err(e) => {
-                    warn!(dir = self.dir, file = segment.name(), error = %e, "part of a segment cannot be read");
-                    match scan.resync(state.next) {
-                        Ok(Some(found)) => found,
-                        _ => return 0,
-                    }
-                }
             };
             let head = found.head;
             if until.is_some_and(|until| head.first.plus(u64::from(head.events)) > until) {
                 // Written, never durable for sure, and not acknowledged: the next segment begins before it.
+                info!(
+                    dir,
+                    file = segment.name(),
+                    at = found.position,
+                    bytes = head.len,
+                    events = head.events,
+                    "a batch that was refused when it was written is passed over: nobody had an acknowledgement, nothing is counted"
+                );
                 break;
             }
-            self.step_to(head.first, segment, state);
+            if head.first > state.next {
+                lost(state, found.position, 0, head.first, "the next sound batch begins later");
+            }
             state.apply_batch(&found.records, head.events_len as usize, head.events, head.epoch, head.elapsed_ms);
         }
-        if let Some(until) = until {
-            self.step_to(until, segment, state);
+        if let Some(until) = until
+            && until > state.next
+        {
+            let at = scan.position();
+            lost(state, at, segment.len.saturating_sub(at), until, "no sound batch follows in the segment");
         }
         scan.position()
     }
 
-    /// Steps over offsets whose records are gone. Readers name them when they come by.
-    fn step_to(&self, to: Offset, segment: &Segment, state: &mut State) {
-        let lost = to.since(state.next);
-        if lost > 0 {
-            warn!(dir = self.dir, file = segment.name(), from = %state.next, %to, lost, "events are damaged on disk: quarantined");
-            state.next = to;
+    /// Says that the log ends with the beginning of a batch, if it does. What a recycled file holds from before is no such thing.
+    fn tell_cut(&self, segment: &Segment, scan: &mut Scan, state: &State) {
+        let Ok(Some(head)) = scan.peek() else { return };
+        if head.first == state.next && state.lineage.0.last().is_some_and(|(epoch, _)| *epoch == head.epoch) {
+            info!(
+                dir = self.dir,
+                file = segment.name(),
+                at = scan.position(),
+                bytes = head.len,
+                events = head.events,
+                "an unfinished batch at the end is cut: nobody had an acknowledgement, nothing is counted"
+            );
         }
     }
 }

@@ -102,6 +102,15 @@ impl Scan {
         }
     }
 
+    /// The header at the position, whether or not a whole batch follows.
+    ///
+    /// # Errors
+    /// Whatever the file system answers.
+    pub(super) fn peek(&mut self) -> io::Result<Option<BatchHead>> {
+        self.fill(self.position, BATCH_BYTES)?;
+        Ok(self.window.get(self.index(self.position)..).and_then(BatchHead::peek))
+    }
+
     fn at(&mut self, position: u64) -> io::Result<Option<Found>> {
         self.fill(position, BATCH_BYTES)?;
         let Some(head) = self.window.get(self.index(position)..).and_then(BatchHead::peek) else { return Ok(None) };

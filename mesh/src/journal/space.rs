@@ -115,7 +115,7 @@ impl Log {
     /// Whether a spare should be made ready while there is time.
     #[must_use]
     pub fn wants_spare(&self) -> bool {
-        let filling = self.position > self.options.segment_bytes / 2;
+        let filling = self.starved || self.position > self.options.segment_bytes / 2;
         self.spares.len() < RESERVE + usize::from(filling) && self.may_grow()
     }
 
@@ -127,6 +127,7 @@ impl Log {
         let name = self.new_file(true)?;
         self.spares.push_back(name);
         self.control_only &= self.spares.len() < RESERVE;
+        self.starved &= self.spares.len() <= RESERVE;
         Ok(())
     }
 

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::damage::tests::logged;
 use super::*;
 use crate::clock::Clock;
-use crate::storage::{Disk, Storage};
+use crate::storage::sim::{Call, Failure, Fault};
+use crate::storage::{Disk, SimDisk, Storage};
 
 struct Bench {
     folder: TempDir,
@@ -347,4 +349,157 @@ async fn with_another_segment_size_no_more_is_given_up_than_room_is_needed_for()
     }
     let still = journal.next_offset().since(journal.first_offset());
     assert!(still > kept / 2, "{still} of {kept} events are left after a change of the segment size");
+}
+
+/// Where the bytes of an event of `n`s are on the disk: path, content, position.
+fn find_event(bench: &Bench, n: u8) -> (std::path::PathBuf, Vec<u8>, usize) {
+    let dir = bench.folder.path().join("journal");
+    let hit = std::fs::read_dir(&dir).expect("list").map(|entry| entry.expect("entry").path()).find_map(|path| {
+        let bytes = std::fs::read(&path).expect("read");
+        let at = bytes.windows(500).position(|w| w == [n; 500])?;
+        Some((path, bytes, at))
+    });
+    hit.expect("the event is somewhere")
+}
+
+/// A journal of 100 events, each in a batch of its own, with a bit of event 40 flipped; opened again and read, with what is logged.
+fn damaged(segments_before: usize) -> (String, Vec<Item>) {
+    let bench = Bench::new(Options { segment_bytes: 64 << 10, max_bytes: 1 << 20, ..Options::default() });
+    let mut bare = Bare::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+    for n in 0..100_u8 {
+        bare.event(&[n; 500]);
+        bare.commit().expect("durable");
+    }
+    drop(bare);
+    let (path, mut bytes, at) = find_event(&bench, 40);
+    bytes[at + 9] ^= 4;
+    std::fs::write(&path, bytes).expect("write");
+    for _ in 0..segments_before {
+        drop(Bare::open(bench.storage(), "journal", bench.options.clone()).expect("opens"));
+    }
+    let mut items = Vec::new();
+    let text = logged(|| {
+        let bare = Bare::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+        items = bare.read_all().expect("reads");
+        assert_eq!(bare.read_all().expect("reads"), items);
+    });
+    (text, items)
+}
+
+#[test]
+fn damage_that_recovery_meets_is_logged_once_with_its_place_and_its_count() {
+    let (text, items) = damaged(0);
+    assert_eq!(items[40], Item::Skip { from: Offset(40), to: Offset(41), reason: DropReason::Quarantined });
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("damage")).collect();
+    let [line] = lines.as_slice() else { panic!("one line, not {text}") };
+    for part in ["WARN", "seg-", "at=", "bytes=5", "from=40", "to=41", "events=1", "dropped_quarantined"] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
+}
+
+#[test]
+fn damage_that_a_reader_meets_first_is_logged_once_however_many_come_by() {
+    // Two starts later the damage lies behind the base of the recovery.
+    let (text, items) = damaged(2);
+    assert_eq!(items[40], Item::Skip { from: Offset(40), to: Offset(41), reason: DropReason::Quarantined });
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("damage")).collect();
+    let [line] = lines.as_slice() else { panic!("one line, not {text}") };
+    for part in ["seg-", "at=", "bytes=5", "from=40", "to=41", "events=1", "dropped_quarantined"] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
+}
+
+#[test]
+fn an_unfinished_batch_at_the_end_is_cut_and_that_is_logged() {
+    let bench = Bench::new(Options { segment_bytes: 64 << 10, max_bytes: 1 << 20, ..Options::default() });
+    let mut bare = Bare::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+    for n in 0..10_u8 {
+        bare.event(&[n; 500]);
+        bare.commit().expect("durable");
+    }
+    drop(bare);
+    let (path, mut bytes, at) = find_event(&bench, 9);
+    bytes[at + 200..at + 500].fill(0);
+    std::fs::write(&path, bytes).expect("write");
+    let text = logged(|| {
+        let bare = Bare::open(bench.storage(), "journal", bench.options.clone()).expect("opens");
+        assert_eq!(bare.next(), Offset(9));
+    });
+    assert!(text.contains("an unfinished batch at the end is cut"), "{text}");
+    let again = logged(|| drop(Bare::open(bench.storage(), "journal", bench.options.clone()).expect("opens")));
+    assert!(!again.contains("unfinished"), "{again}");
+}
+
+#[test]
+fn a_segment_that_the_disk_does_not_give_is_skipped_after_three_tries_and_that_is_logged() {
+    let disk = SimDisk::new();
+    let options = Options { segment_bytes: 64 << 10, max_bytes: 1 << 20, clock: Clock::manual(0), ..Options::default() };
+    let mut bare = Bare::open(Arc::new(disk.clone()), "journal", options).expect("opens");
+    for n in 0..10_u8 {
+        bare.event(&[n; 500]);
+        bare.commit().expect("durable");
+    }
+    disk.inject(Fault { call: Some(Call::Read), after: 0, times: 3, failure: Failure::Io });
+    let mut core = bare.core();
+    let mut items = Vec::new();
+    let text = logged(|| {
+        assert!(core.read(Offset(0), 1 << 20).is_err());
+        assert!(core.read(Offset(0), 1 << 20).is_err());
+        items = core.read(Offset(0), 1 << 20).expect("given up").0;
+    });
+    assert_eq!(items, [Item::Skip { from: Offset(0), to: Offset(10), reason: DropReason::Quarantined }]);
+    for part in ["WARN", "seg-", "events=10", "dropped_quarantined", "3 tries"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+#[test]
+fn a_segment_whose_head_cannot_be_read_is_not_taken_for_a_free_one() {
+    let disk = SimDisk::new();
+    let options = Options { segment_bytes: 64 << 10, max_bytes: 1 << 20, clock: Clock::manual(0), ..Options::default() };
+    let mut bare = Bare::open(Arc::new(disk.clone()), "journal", options.clone()).expect("opens");
+    for n in 0..10_u8 {
+        bare.event(&[n; 500]);
+        bare.commit().expect("durable");
+    }
+    drop(bare);
+    // The head, and the search for batches behind it, fail once each: by the next read the medium answers again.
+    disk.inject(Fault { call: Some(Call::Read), after: 0, times: 2, failure: Failure::Io });
+    let bare = Bare::open(Arc::new(disk.clone()), "journal", options).expect("opens");
+    assert_eq!(bare.next(), Offset(10), "what was acknowledged is still there");
+    assert_eq!(bare.read_all().expect("reads").len(), 10);
+}
+
+#[tokio::test]
+async fn segments_grow_while_the_journal_is_open_and_what_is_held_stays() {
+    let mut bench = Bench::small();
+    bench.options.max_bytes = 1 << 20;
+    let journal = bench.open();
+    append(&journal, &[1; 3000]).await.expect("durable");
+    let large = vec![2; 20_000];
+    assert!(matches!(append(&journal, &large).await, Err(Refused::TooLarge { .. })));
+    journal.set_options(Options { segment_bytes: 64 << 10, ..bench.options.clone() });
+    append(&journal, &large).await.expect("durable in a larger segment");
+    append(&journal, &[3; 3000]).await.expect("durable");
+    let expected = vec![(0, vec![1; 3000]), (1, large), (2, vec![3; 3000])];
+    assert_eq!(bodies(&read_all(&journal, 0).await), expected);
+    journal.close().await;
+    drop(journal);
+    // The next start has small segments again, and reads the large ones.
+    let journal = bench.open();
+    assert_eq!(bodies(&read_all(&journal, 0).await), expected);
+    append(&journal, &[4; 3000]).await.expect("durable");
+}
+
+#[tokio::test]
+async fn a_journal_on_a_full_disk_says_how_much_it_lacks_until_there_is_room() {
+    let disk = SimDisk::new();
+    disk.set_capacity(40 << 10);
+    let options = Options { segment_bytes: 16 << 10, max_bytes: 1 << 20, ..Options::default() };
+    let journal = Journal::open(Arc::new(disk.clone()), "journal", options).expect("one segment fits");
+    assert_eq!(append(&journal, &[1; 300]).await, Err(Refused::DiskFull), "two more do not");
+    assert_eq!(journal.lacks_room(), Some(16 << 10));
+    disk.set_capacity(1 << 20);
+    append(&journal, &[1; 300]).await.expect("durable");
+    assert_eq!(journal.lacks_room(), None);
 }

@@ -55,6 +55,7 @@ fn an_unknown_field_is_an_error_with_its_full_path() {
         ("{retry: 3", "{retries: 3", "spec.delivery.retries"),
         ("  name: t\n", "  name: t\n  annotation: {}\n", "metadata.annotation"),
         ("    attributes: {type: a, myextension: \"\"}", "    attribute: {type: a}", "spec.filter.attribute"),
+        ("  filter:\n", "  filters: [{all: [{regex: {type: a}}]}]\n  filter:\n", "spec.filters[0].all[0].regex"),
         ("spec:\n", "extra: 1\nspec:\n", "extra"),
     ] {
         let (at, why) = refused(from, to);
@@ -80,7 +81,11 @@ fn a_wrong_value_is_an_error_that_names_the_field() {
         ("broker: default\n", "broker: default\n  brokerRef: {kind: Broker, name: b}\n", "spec.brokerRef"),
         ("name: t", "name: T", "metadata.name"),
         ("  labels", "  annotations: {godwit.dev/hold: \"maybe\"}\n  labels", "metadata.annotations[godwit.dev/hold]"),
-        ("  filter:\n", "  filters: [{exact: {type: a}}]\n  filter:\n", "spec.filters"),
+        ("  filter:\n", "  filters: [{exact: {Type: a}}]\n  filter:\n", "spec.filters[0].exact[Type]"),
+        ("  filter:\n", "  filters: [{exact: {type: 5}}]\n  filter:\n", "spec.filters[0].exact.type"),
+        ("  filter:\n", "  filters: [{any: [{not: {}}]}]\n  filter:\n", "spec.filters[0].any[0].not"),
+        ("  filter:\n", "  filters: [{cesql: \"type = \"}]\n  filter:\n", "spec.filters[0].cesql"),
+        ("  filter:\n", "  filters: {exact: {type: a}}\n  filter:\n", "spec.filters"),
         ("kind: Trigger", "kind: Sequence", "apiVersion"),
         ("kind: Trigger", "kind: Pod", "kind"),
         ("eventing.knative.dev/v1\nkind: T", "eventing.knative.dev/v2\nkind: T", "apiVersion"),
@@ -88,6 +93,22 @@ fn a_wrong_value_is_an_error_that_names_the_field() {
         let (at, why) = refused(from, to);
         assert_eq!(at, field, "{to}: {why}");
     }
+}
+
+#[test]
+fn filters_win_over_filter_where_they_are_not_empty() {
+    let filter = |filters: &str| {
+        let yaml = TRIGGER.replace("  filter:\n", &format!("  filters: {filters}\n  filter:\n"));
+        match one(&yaml).expect(filters).spec() {
+            Spec::Trigger(trigger) => trigger.filter.clone(),
+            Spec::Broker(_) | Spec::Stored => panic!("a Trigger"),
+        }
+    };
+    let attributes = BTreeMap::from([("type".to_owned(), "a".to_owned()), ("myextension".to_owned(), String::new())]);
+    assert_eq!(filter("[]"), crate::filter::Filter::attributes(&attributes).expect("valid"));
+    let prefix = r#"[{"prefix": {"type": "b"}}]"#;
+    let dialects: Vec<crate::filter::Dialect> = serde_json::from_str(prefix).expect("valid");
+    assert_eq!(filter(prefix), crate::filter::Filter::dialects(&dialects).expect("valid"));
 }
 
 #[test]

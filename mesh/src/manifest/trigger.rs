@@ -9,7 +9,7 @@ use super::delivery::DeliverySpec;
 use super::destination::{Destination, Reference};
 use super::error::FieldError;
 use super::metadata::{Metadata, ObjectName};
-use crate::filter::Filter;
+use crate::filter::{Dialect, Filter};
 use crate::names::BrokerName;
 
 /// A Trigger's `spec.filter` as written.
@@ -32,7 +32,7 @@ pub(crate) struct RawTriggerSpec {
     #[serde(default)]
     filter: FilterSpec,
     #[serde(default)]
-    filters: Vec<serde_json::Value>,
+    filters: Vec<Dialect>,
     subscriber: Destination,
     #[serde(default)]
     delivery: Option<DeliverySpec>,
@@ -59,14 +59,13 @@ pub struct TriggerSpec {
 
 impl TriggerSpec {
     pub(crate) fn new(metadata: &Metadata, annotations: Annotations, raw: RawTriggerSpec) -> Result<Self, FieldError> {
-        if !raw.filters.is_empty() {
-            return Err(FieldError::new("spec.filters", "is not built yet; use spec.filter.attributes"));
-        }
         let broker = broker(metadata, &raw)?;
-        let filter = Filter::attributes(&raw.filter.attributes).map_err(|e| {
-            let why = e.to_string();
-            FieldError::new(format!("spec.filter.attributes[{}]", e.attribute), why)
-        })?;
+        // Both are checked, also where only one of them counts.
+        let attributes = Filter::attributes(&raw.filter.attributes)
+            .map_err(|e| FieldError::new(format!("spec.filter.attributes{}", e.field), e.why))?;
+        let dialects =
+            Filter::dialects(&raw.filters).map_err(|e| FieldError::new(format!("spec.filters{}", e.field), e.why))?;
+        let filter = if raw.filters.is_empty() { attributes } else { dialects };
         raw.subscriber.check().map_err(|e| e.within("spec.subscriber"))?;
         if let Some(delivery) = &raw.delivery {
             delivery.check().map_err(|e| e.within("spec.delivery"))?;

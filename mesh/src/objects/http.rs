@@ -493,12 +493,23 @@ fn watch(objects: &Objects, target: Target, wanted: Wanted, form: Form, request:
         lasts: number("timeoutSeconds")?.map(Duration::from_secs),
         initial_end: initial,
     };
-    let stream = watch::stream(objects, asked, request.shutdown().clone(), place);
+    let stream = watch::stream(objects, asked, cut(request), place);
     let mut response = Response::new(Body::stream(stream));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// What ends a watch before its time: the server stops, or the credential that it came with is revoked.
+fn cut(request: &Request) -> watch::Cut {
+    let (shutdown, revoked) = (request.shutdown().clone(), request.revoked());
+    Box::pin(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = revoked => {}
+        }
+    })
 }
 
 fn openapi_document(request: &Request) -> Response {

@@ -333,9 +333,9 @@ mod tests {
         Author { manager, api_version: "v1", time: None }
     }
 
-    fn apply(live: &mut Value, applied: Value, manager: &str, force: bool) -> Result<(), Vec<FieldConflict>> {
+    fn apply(live: &mut Value, applied: &Value, manager: &str, force: bool) -> Result<(), Vec<FieldConflict>> {
         let mut managed = Managed::of(live);
-        let mut merged = managed.apply(live, &applied, &author(manager), force)?;
+        let mut merged = managed.apply(live, applied, &author(manager), force)?;
         managed.put(&mut merged);
         *live = merged;
         Ok(())
@@ -348,10 +348,10 @@ mod tests {
     #[test]
     fn a_field_that_is_applied_no_more_goes_unless_another_holds_it() {
         let mut live = base();
-        apply(&mut live, json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"x": {"y": 1}}}), "one", false)
+        apply(&mut live, &json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"x": {"y": 1}}}), "one", false)
             .expect("no conflict");
-        apply(&mut live, json!({"metadata": {"labels": {"b": "2"}}}), "two", false).expect("the same value");
-        apply(&mut live, json!({"spec": {"z": [1]}}), "one", false).expect("no conflict");
+        apply(&mut live, &json!({"metadata": {"labels": {"b": "2"}}}), "two", false).expect("the same value");
+        apply(&mut live, &json!({"spec": {"z": [1]}}), "one", false).expect("no conflict");
         assert_eq!(live["metadata"]["labels"], json!({"b": "2"}), "two holds it still");
         assert_eq!(live["spec"], json!({"z": [1]}));
     }
@@ -359,10 +359,10 @@ mod tests {
     #[test]
     fn another_value_for_a_field_of_another_is_a_conflict_unless_forced() {
         let mut live = base();
-        apply(&mut live, json!({"spec": {"broker": "a"}}), "one", false).expect("no conflict");
-        let conflicts = apply(&mut live, json!({"spec": {"broker": "b"}}), "two", false).expect_err("held by one");
+        apply(&mut live, &json!({"spec": {"broker": "a"}}), "one", false).expect("no conflict");
+        let conflicts = apply(&mut live, &json!({"spec": {"broker": "b"}}), "two", false).expect_err("held by one");
         assert_eq!(conflicts, [FieldConflict { manager: "one".to_owned(), field: ".spec.broker".to_owned() }]);
-        apply(&mut live, json!({"spec": {"broker": "b"}}), "two", true).expect("forced");
+        apply(&mut live, &json!({"spec": {"broker": "b"}}), "two", true).expect("forced");
         assert_eq!(live["spec"]["broker"], "b");
         let managed = Managed::of(&live);
         assert_eq!(managed.0.len(), 1, "one holds nothing any more: {managed:?}");
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn an_update_takes_what_it_changes_from_all_others() {
         let mut live = base();
-        apply(&mut live, json!({"spec": {"broker": "a", "keep": 1}}), "one", false).expect("no conflict");
+        apply(&mut live, &json!({"spec": {"broker": "a", "keep": 1}}), "one", false).expect("no conflict");
         let mut after = live.clone();
         after["spec"]["broker"] = json!("b");
         let mut managed = Managed::of(&live);
@@ -379,7 +379,7 @@ mod tests {
         managed.put(&mut after);
         let held: Vec<_> = Managed::of(&after).0.into_iter().map(|m| (m.name, m.applies, m.fields.0.len())).collect();
         assert_eq!(held, [("one".to_owned(), true, 1), ("edit".to_owned(), false, 1)]);
-        assert!(apply(&mut after, json!({"spec": {"broker": "a", "keep": 1}}), "one", false).is_err());
+        assert!(apply(&mut after, &json!({"spec": {"broker": "a", "keep": 1}}), "one", false).is_err());
     }
 
     #[test]

@@ -118,16 +118,23 @@ impl Objects {
         }))
     }
 
-    /// Shows what the folder of manifests has brought, also what is not for here.
-    pub fn show_files(&self, all: Manifests) {
-        self.view().set_files(all);
-        self.refresh();
+    /// Shows what the folder of manifests has brought, also what is not for here; `None` changes nothing: it has brought nothing
+    /// new.
+    pub fn show_files(&self, applied: Option<Manifests>) {
+        let Some(all) = applied else { return };
+        let mut view = self.view();
+        view.set_files(all);
+        view.refresh(&self.0.triggers);
+        // Told also where no object has changed: a first set, if only an empty one, is something to go by.
+        self.0.revision.send_replace(view.revision);
     }
 
-    /// What folder and API hold for agents, as it goes to them: without what only this server means by it.
+    /// What folder and API hold for agents, as it goes to them: without what only this server means by it. `None` while there is
+    /// no set of the folder to go by: without its part agents would take what it brought for gone.
     #[must_use]
-    pub fn for_agents(&self) -> Manifests {
+    pub fn for_agents(&self) -> Option<Manifests> {
         let view = self.view();
+        let files = view.files.as_ref()?;
         let kept = view.kept.objects().map(|object| {
             let mut value = object.original().clone();
             if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
@@ -140,8 +147,8 @@ impl Objects {
             }
             Object::read(object.file(), value, Strictness::Ignore).unwrap_or_else(|_| object.clone())
         });
-        let all = kept.chain(view.files.objects().cloned()).filter(|object| object.annotations().agents.is_some());
-        Manifests::new(all).unwrap_or_else(|_| view.files.clone())
+        let all = kept.chain(files.objects().cloned()).filter(|object| object.annotations().agents.is_some());
+        Some(Manifests::new(all).unwrap_or_else(|_| files.clone()))
     }
 
     /// Changes with every change of any object.

@@ -50,7 +50,7 @@ impl World {
     async fn files(&self, yaml: &str) {
         let set = Manifests::new(parse_str("f.yaml", yaml).expect("valid")).expect("a set");
         self.triggers.apply(Owner::Files, set.clone(), 1).await.expect("applied");
-        self.objects.show_files(set);
+        self.objects.show_files(Some(set));
     }
 
     fn get(&self, kind: Kind, name: &str) -> Option<Value> {
@@ -343,9 +343,53 @@ async fn watches_see_every_change_once_and_are_told_when_they_come_too_late() {
         world.merge("x", json!({})).await.expect_err("there is none");
         let name = format!("n{n}");
         let set = Manifests::new(parse_str("f", &trigger(&name).to_string()).expect("valid")).expect("a set");
-        world.objects.show_files(set);
+        world.objects.show_files(Some(set));
     }
     assert!(world.objects.view().changes(start, 1).is_err(), "too old");
     assert!(world.objects.view().changes(u64::MAX, 1).is_err(), "from another start");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn agents_are_told_nothing_while_there_is_no_set_of_the_folder_to_go_by() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = World::open(dir.path()).await;
+    let mut object = trigger("sent");
+    object["metadata"]["annotations"] = json!({"godwit.dev/agents": "site=north"});
+    world.create(object).await.expect("created");
+    assert_eq!(world.objects.for_agents(), None);
+    let mut changes = world.objects.changes();
+    world.objects.show_files(None);
+    assert_eq!(world.objects.for_agents(), None);
+    world.objects.show_files(Some(Manifests::default()));
+    assert!(changes.has_changed().expect("open"), "who tells the agents has to look again");
+    changes.mark_unchanged();
+    let told = world.objects.for_agents().expect("a set");
+    assert_eq!(told.objects().map(|o| o.name().to_string()).collect::<Vec<_>>(), ["default/sent"]);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn filters_are_taken_and_wrong_ones_are_refused_with_their_field() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = World::open(dir.path()).await;
+    let with = |name: &str, filters: Value| {
+        let mut object = trigger(name);
+        object["spec"]["filters"] = filters;
+        object
+    };
+    let filters = json!([{"prefix": {"type": "a."}}, {"cesql": "level > 3"}]);
+    world.create(with("right", filters.clone())).await.expect("created");
+    assert_eq!(world.get(Kind::Trigger, "right").expect("there")["spec"]["filters"], filters);
+    for (wrong, field) in [
+        (json!([{"cesql": "level >"}]), "spec.filters[0].cesql"),
+        (json!([{"any": [{"regex": {"type": "a"}}]}]), "spec.filters[0].any[0].regex"),
+        (json!([{"exact": {"type": "a"}}, {}]), "spec.filters[1]"),
+    ] {
+        match world.create(with("wrong", wrong)).await {
+            Err(ApiError::Invalid { fields, .. }) => assert_eq!(fields[0].field, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
     world.close().await;
 }

@@ -74,8 +74,8 @@ pub(super) struct Change {
 pub(super) struct View {
     pub(super) entries: BTreeMap<Key, Entry>,
     pub(super) revision: u64,
-    /// What the folder of manifests brought, also what does not run here.
-    pub(super) files: Manifests,
+    /// What the folder of manifests brought, also what does not run here; `None` while there is no set to go by.
+    pub(super) files: Option<Manifests>,
     /// What came over the API, also what does not run here.
     pub(super) kept: Manifests,
     history: VecDeque<Change>,
@@ -92,7 +92,7 @@ impl View {
         Self {
             entries: BTreeMap::new(),
             revision,
-            files: Manifests::default(),
+            files: None,
             kept: Manifests::default(),
             history: VecDeque::new(),
             history_bytes: 0,
@@ -103,7 +103,7 @@ impl View {
 
     /// Shows another set of the folder.
     pub(super) fn set_files(&mut self, files: Manifests) {
-        self.files = files;
+        self.files = Some(files);
         self.seen = None;
     }
 
@@ -151,7 +151,8 @@ impl View {
                 ObjectName { namespace: broker.name().namespace().to_owned(), name: broker.name().name().to_owned() };
             wanted.insert(Key { kind: Kind::Broker, name }, (None, None, true));
         }
-        for (owner, set) in [(Owner::Gateway, of(Owner::Gateway)), (Owner::Api, &self.kept), (Owner::Files, &self.files)] {
+        let files = self.files.as_ref().unwrap_or(&none);
+        for (owner, set) in [(Owner::Gateway, of(Owner::Gateway)), (Owner::Api, &self.kept), (Owner::Files, files)] {
             for object in set.objects() {
                 let here = of(owner).get(object.kind(), object.name()).is_some();
                 let key = Key { kind: object.kind(), name: object.name().clone() };

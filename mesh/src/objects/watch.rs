@@ -3,6 +3,7 @@
 //! A watch holds no object: it looks back on the changes that the view remembers, at the pace of its peer. One that falls behind
 //! what is remembered is told so (410 `Expired`) and begins anew with a list.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,6 @@ use futures_util::stream::Stream;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::selector::Wanted;
@@ -67,16 +67,20 @@ struct Watch {
     next_bookmark: Instant,
     end: Instant,
     revision: watch::Receiver<u64>,
-    shutdown: CancellationToken,
+    /// What ends it early: the process stops, or who asked may not any more.
+    cut: Cut,
     _place: OwnedSemaphorePermit,
     over: bool,
 }
+
+/// Ends when a watch is to be cut short.
+pub(super) type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The stream of a watch.
 pub(super) fn stream(
     objects: &Objects,
     request: Request,
-    shutdown: CancellationToken,
+    cut: Cut,
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     objects.refresh();
@@ -101,7 +105,7 @@ pub(super) fn stream(
         next_bookmark: now + BOOKMARK,
         end: now + lasts,
         revision,
-        shutdown,
+        cut,
         _place: place,
         over: false,
     };
@@ -135,7 +139,10 @@ impl Watch {
                     }
                     self.over = over;
                 }
-                () = self.shutdown.cancelled() => return None,
+                () = &mut self.cut => {
+                    self.over = true;
+                    return None;
+                }
             }
         }
         Some(out)

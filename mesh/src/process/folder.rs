@@ -1,7 +1,8 @@
 //! A folder of manifests that may change while the process runs.
 //!
-//! What counts as a change is the list of files with their lengths and times of change; a set is read again as a whole. A folder
-//! that cannot be read, or holds something wrong, gives an error and no set: what was applied before goes on.
+//! What counts as a change is the list of files with their lengths and times of change, and whether there is a list at all; a set
+//! is read again as a whole. A folder that cannot be read, or holds something wrong, gives an error and no set: what was applied
+//! before goes on.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,14 +13,17 @@ use crate::manifest::{ManifestError, Manifests};
 #[derive(Debug, Clone)]
 pub struct ManifestFolder {
     path: PathBuf,
-    seen: Vec<(PathBuf, u64, Option<SystemTime>)>,
+    seen: Option<Listing>,
 }
+
+/// The files with their lengths and times of change, by name.
+type Listing = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 impl ManifestFolder {
     /// The folder at `path`; nothing is read yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), seen: Vec::new() }
+        Self { path: path.to_owned(), seen: None }
     }
 
     /// The folder's path.
@@ -55,16 +59,18 @@ impl ManifestFolder {
     }
 }
 
-fn list(path: &Path) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let mut files: Vec<_> = entries
+/// The files in a folder; `None` if it cannot be read.
+fn list(path: &Path) -> Option<Listing> {
+    let mut files: Listing = std::fs::read_dir(path)
+        .ok()?
+        .flatten()
         .filter_map(|entry| {
             let data = std::fs::metadata(entry.path()).ok()?;
             data.is_file().then(|| (entry.path(), data.len(), data.modified().ok()))
         })
         .collect();
     files.sort();
-    files
+    Some(files)
 }
 
 #[cfg(test)]
@@ -81,5 +87,16 @@ mod tests {
         assert!(folder.changed().await);
         assert!(folder.load().await.is_err());
         assert!(!folder.changed().await, "the same wrong file is reported once");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_comes_into_being_is_a_change_even_while_it_is_empty() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("manifests");
+        let mut folder = ManifestFolder::new(&path);
+        assert!(folder.load().await.is_err());
+        assert!(!folder.changed().await);
+        std::fs::create_dir(&path).expect("made");
+        assert!(folder.changed().await);
     }
 }

@@ -117,7 +117,8 @@ impl Front {
         let tls = listener("http", http.listen, files, &alpn, credentials.is_some(), http.insecure)?;
         let public = http.public_url.as_deref().map(public_url).transpose()?;
         let uri = public.as_ref().and_then(|url| Uri::from_str(url.as_str()).ok());
-        let door = Door { credentials, hosts: HostRule::new(uri.as_ref(), &http.allowed_hosts) };
+        let hosts = HostRule::new(uri.as_ref(), &http.allowed_hosts);
+        let door = Door { credentials, hosts, open_to_proxies: http.insecure };
         let limits = Limits {
             connections: http.max_connections,
             header_time: http.header_timeout,

@@ -4,6 +4,8 @@
 //! same can be had by `MALLOC_ARENA_MAX=1` in the environment, but nobody would set it. And the kernel maps code in stretches of
 //! 64 KiB around what runs, so that after a start most of the program is in the process's account, YAML parser and all.
 
+use std::time::Duration;
+
 /// Sets the heap up. Call it first in `main`, before any other thread exists. Does nothing where the C library is not glibc.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn keep_small() {
@@ -42,6 +44,31 @@ pub fn give_back() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back() {}
 
+/// Processor time that this process has used.
+pub(super) fn process_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Sees a load end: what it made the heap hold is given back then, not only when its turn comes.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// The processor time at the last look, and what was used between the last two.
+    last: Duration,
+    used: Duration,
+}
+
+impl Load {
+    /// Whether the process, busy for a quarter of a processor or more between the last two looks, has done less than half of that
+    /// since. `time` is its processor time by now, `every` the time between looks.
+    pub(super) fn fell(&mut self, time: Duration, every: Duration) -> bool {
+        let used = time.saturating_sub(self.last);
+        let fell = self.used >= every / 4 && used < self.used / 2;
+        (self.last, self.used) = (time, used);
+        fell
+    }
+}
+
 /// Gives the program's code pages back to the page cache; what runs again is mapped again without reading the disk, as long as
 /// memory is not short. Call it once the start is done. Failing costs nothing but the pages.
 #[cfg(target_os = "linux")]
@@ -70,6 +97,24 @@ fn range(line: &str) -> Option<(usize, usize)> {
     let (start, end) = line.split_once(' ')?.0.split_once('-')?;
     let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
     (start < end).then_some((start, end))
+}
+
+#[cfg(test)]
+mod load_tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_load_is_seen_once_and_idling_never() {
+        let mut load = Load::default();
+        let mut time = Duration::ZERO;
+        let mut look = |ms| {
+            time += Duration::from_millis(ms);
+            load.fell(time, Duration::from_secs(1))
+        };
+        let seen: Vec<bool> = [10, 5, 900, 950, 700, 600, 100, 5, 0, 0].into_iter().map(&mut look).collect();
+        assert_eq!(seen, [false, false, false, false, false, false, true, false, false, false]);
+        assert!(process_time() > Duration::ZERO);
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

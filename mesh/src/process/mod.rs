@@ -7,6 +7,7 @@
 mod files;
 mod folder;
 mod front;
+mod kept;
 mod memory;
 mod notify;
 mod room;
@@ -16,12 +17,13 @@ mod signals;
 use std::io;
 use std::time::Duration;
 
-pub use files::{Choose, FileSet, FileSetStatus};
+pub use files::{Choose, FileSet, FileSetStatus, LOOK_EVERY};
 pub use folder::ManifestFolder;
 pub use front::{Bound, Front, FrontError, credentials, listener};
+pub use kept::{read_kept, write_kept};
 pub use memory::{forget_start, give_back, keep_small};
 pub use notify::Notifier;
-pub use room::{broker_defaults, read_small, write_small};
+pub use room::{broker_defaults, chosen_limit, chosen_segment, read_small, write_small};
 pub use serve::{Daemon, ServeError, serve};
 pub use signals::{Signal, Signals};
 

@@ -1,7 +1,11 @@
 //! How much room the brokers may take, from the section `[storage]`.
 //!
 //! Without a limit in the configuration it is a quarter of what was free at the first start, and stays that: a number that moved
-//! with the disk would let events go that had room yesterday. It is kept in the small file `max-bytes` in the data folder.
+//! with the disk would let events go that had room yesterday. It is kept in the small file `max-bytes` in the data folder. On a
+//! disk of less than 128 MiB a quarter would be too little, and it is up to half.
+//!
+//! Segments follow from it unless the configuration gives their size: two of a journal's are head-room, so that there must be several
+//! for one to hold events.
 
 use std::io;
 use std::time::Duration;
@@ -12,11 +16,21 @@ use crate::config::{self, StoragePolicy};
 use crate::journal::{Options, Policy};
 use crate::storage::{Storage, read_exact_at};
 
+use super::write_kept;
+
 /// Where the limit is kept that the first start chose.
 const FILE: &str = "max-bytes";
 
-/// The least that the first start chooses: four segments of the smallest useful broker.
-const LEAST_BYTES: u64 = 32 << 20;
+/// What the first start chooses at least where half of the free disk is as much.
+const USEFUL_BYTES: u64 = 32 << 20;
+
+/// Into how many segments the room is divided where it is small, and the bounds of what comes of that. Half of the smallest still
+/// takes an event of 64 KiB, which every listener must take.
+const SEGMENTS: u64 = 8;
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=8 << 20;
+
+/// The fewest segments a journal works with.
+const LEAST_SEGMENTS: u64 = 4;
 
 /// What holds for every broker. Blocks: reads and, at the first start, writes a file.
 ///
@@ -27,8 +41,9 @@ pub fn broker_defaults(storage: &dyn Storage, section: &config::Storage, clock: 
         Some(size) => size.0,
         None => kept_or_chosen(storage).map_err(|e| io::Error::new(e.kind(), format!("{FILE} in the data folder: {e}")))?,
     };
+    let segment_bytes = section.segment_bytes.map_or_else(|| chosen_segment(max_bytes), |size| size.0);
     let options = Options {
-        segment_bytes: section.segment_bytes.0,
+        segment_bytes,
         max_bytes,
         max_age_ms: section.max_age.map(ms),
         max_count: section.max_count,
@@ -41,7 +56,44 @@ pub fn broker_defaults(storage: &dyn Storage, section: &config::Storage, clock: 
         clock,
         ..Options::default()
     };
+    tell_small(storage, &options);
     Ok(BrokerDefaults { options, ..BrokerDefaults::default() })
+}
+
+/// The size of segments that suits the room, unless the configuration says another.
+#[must_use]
+pub fn chosen_segment(max_bytes: u64) -> u64 {
+    (max_bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()) & !4095
+}
+
+/// The limit that a first start chooses with so many bytes free.
+#[must_use]
+pub fn chosen_limit(free_bytes: u64) -> u64 {
+    (free_bytes / 4).max(USEFUL_BYTES.min(free_bytes / 2))
+}
+
+/// Says what small room means, and what is missing where it does not even do for one broker.
+fn tell_small(storage: &dyn Storage, options: &Options) {
+    let (max_bytes, segment) = (options.max_bytes, options.segment_bytes);
+    if segment < *SEGMENT_BYTES.end() {
+        let largest = options.max_append();
+        tracing::info!(
+            max_bytes,
+            segment,
+            "little room for events: one of more than {largest} bytes is refused as too large"
+        );
+    }
+    let needed = segment * LEAST_SEGMENTS;
+    if max_bytes < needed {
+        let free = storage.free_bytes().unwrap_or(0);
+        tracing::warn!(
+            max_bytes,
+            free,
+            needed,
+            "too little room for one broker: {LEAST_SEGMENTS} segments of {segment} bytes are used all the same; \
+             give the data folder a larger disk, or set storage.max-bytes and storage.segment-bytes to fit"
+        );
+    }
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -52,7 +104,7 @@ fn kept_or_chosen(storage: &dyn Storage) -> io::Result<u64> {
     if let Some(kept) = read_small(storage, FILE)?.and_then(|text| text.trim().parse().ok()) {
         return Ok(kept);
     }
-    let chosen = (storage.free_bytes()? / 4).max(LEAST_BYTES);
+    let chosen = chosen_limit(storage.free_bytes()?);
     write_small(storage, FILE, &format!("{chosen}\n"))?;
     Ok(chosen)
 }
@@ -79,15 +131,7 @@ pub fn read_small(storage: &dyn Storage, path: &str) -> io::Result<Option<String
 /// # Errors
 /// What the file system says; the old file is then as it was.
 pub fn write_small(storage: &dyn Storage, path: &str, text: &str) -> io::Result<()> {
-    let new = format!("{path}.new");
-    let file = storage.open(&new, true)?;
-    file.set_len(0)?;
-    file.write_all_at(text.as_bytes(), 0)?;
-    // durable before: the rename below may only show a name whose bytes are on the disk. A power cut before it leaves the old
-    // file and perhaps a `.new`, which the next write overwrites; one after it leaves the new file.
-    file.sync_data()?;
-    storage.rename(&new, path)?;
-    storage.sync_dir("")
+    write_kept(storage, path, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -100,18 +144,23 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let disk = Disk::new(dir.path()).expect("a disk");
         let chosen = kept_or_chosen(&disk).expect("chosen");
-        assert!(chosen >= LEAST_BYTES);
+        assert!(chosen > 0);
         write_small(&disk, FILE, "123456789\n").expect("written");
         assert_eq!(kept_or_chosen(&disk).expect("kept"), 123_456_789);
     }
 
     #[test]
-    fn a_small_file_is_replaced_whole() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let disk = Disk::new(dir.path()).expect("a disk");
-        assert_eq!(read_small(&disk, "agent-id").expect("read"), None);
-        write_small(&disk, "agent-id", "a-long-name\n").expect("written");
-        write_small(&disk, "agent-id", "b\n").expect("written");
-        assert_eq!(read_small(&disk, "agent-id").expect("read").as_deref(), Some("b\n"));
+    fn a_small_disk_gets_small_segments_and_as_many_as_it_takes() {
+        const MIB: u64 = 1 << 20;
+        for (free, room, segment) in [
+            (1024 * MIB, 256 * MIB, 8 * MIB),
+            (128 * MIB, 32 * MIB, 4 * MIB),
+            (48 * MIB, 24 * MIB, 3 * MIB),
+            (24 * MIB, 12 * MIB, 3 * MIB / 2),
+            (16 * MIB, 8 * MIB, MIB),
+            (MIB, MIB / 2, MIB / 4),
+        ] {
+            assert_eq!((chosen_limit(free), chosen_segment(chosen_limit(free))), (room, segment), "{free} bytes free");
+        }
     }
 }

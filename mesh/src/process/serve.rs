@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::memory::{Load, process_time};
 use super::{Notifier, Signal, Signals, forget_start, give_back};
 
 /// How long stopping may take. What is stored is safe by then; only courtesies to peers are cut short.
@@ -13,8 +14,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(25);
 /// How long after the start the tasks have done what they do only once.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
-/// How often what the heap keeps is given back.
-const GIVE_BACK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked at whether a load has ended.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often what the heap keeps is given back whatever the load.
+const GIVE_BACK_EVERY: u32 = 30;
 
 /// What has been started and runs until it is stopped.
 pub trait Daemon {
@@ -84,8 +88,15 @@ where
             if watched.run_until_cancelled(tokio::time::sleep(SETTLED_AFTER)).await.is_some() {
                 forget_start();
             }
-            while watched.run_until_cancelled(tokio::time::sleep(GIVE_BACK_EVERY)).await.is_some() {
-                give_back();
+            let mut load = Load::default();
+            for look in 1_u32.. {
+                if watched.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_none() {
+                    break;
+                }
+                let fell = load.fell(process_time(), LOOK_EVERY);
+                if fell || look.is_multiple_of(GIVE_BACK_EVERY) {
+                    give_back();
+                }
             }
         };
         let (outcome, (), ()) = tokio::join!(

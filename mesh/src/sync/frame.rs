@@ -160,6 +160,9 @@ pub struct GoOn {
     /// Why this broker is not taken; empty if it is.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub refused: String,
+    /// Events before `next` that were refused for good and that the agent, by its cursor, may not have heard of: offset, reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<(u64, String)>,
 }
 
 /// What is stored by now.
@@ -201,6 +204,8 @@ impl Goodbye {
     pub const TAKEN_OVER: u32 = 4;
     /// The gateway stops, or cannot store.
     pub const UNAVAILABLE: u32 = 5;
+    /// The credential that the connection came with is no longer in force.
+    pub const REVOKED: u32 = 6;
 }
 
 /// The objects that an agent shall run: all of them, in place of those before.

@@ -39,14 +39,14 @@ fn frames() -> Vec<(&'static str, &'static str, Frame<'static>)> {
         heartbeat_ms: 30_000,
         window_log: 17,
         max_frame_bytes: 8 << 20,
-        brokers: vec![GoOn { index: 0, next: 4_900, credit: 1 << 20, refused: String::new() }],
+        brokers: vec![GoOn { index: 0, next: 4_900, credit: 1 << 20, ..GoOn::default() }],
         software: "godwit-gateway 0.1.0".to_owned(),
     };
     let answer = Answer {
         positions: vec![(0, 4_905)],
         refused: vec![(0, 4_901, "no type".to_owned())],
         credit: vec![(0, 0)],
-        brokers: vec![GoOn { index: 1, next: 0, credit: 0, refused: "too many brokers".to_owned() }],
+        brokers: vec![GoOn { index: 1, next: 0, credit: 0, refused: "too many brokers".to_owned(), ..GoOn::default() }],
     };
     vec![
         ("hello", include_str!("vectors/hello.hex"), Frame::Hello(hello)),

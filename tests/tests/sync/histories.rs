@@ -180,6 +180,66 @@ async fn a_cursor_moved_on_by_hand_is_told_to_the_gateway() {
     assert_eq!(consumer.done.delivered, 20);
 }
 
+/// The uplink's cursor moved by hand while the link is held, and a restart before it connects again.
+async fn moved_by_hand(dir: &Path, gateway: &Gateway, moves: &[u64]) -> Agent {
+    let agent = Agent::start(&dir.join("agent"), gateway.addr).await;
+    agent.publish(0..10).await;
+    arrives(gateway, &texts(0..10)).await;
+    eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    agent.uplink.hold().await.expect("kept");
+    eventually("held", async || (agent.uplink.status()["state"] == "held", agent.uplink.status())).await;
+    agent.publish(10..30).await;
+    for to in moves {
+        let broker = agent.brokers.get(&"default/default".parse().expect("a name")).expect("there");
+        let uplink = godwit_agent::uplink::register(&broker);
+        uplink.seek(godwit_mesh::journal::Offset(*to));
+        uplink.flushed().await.expect("durable");
+    }
+    agent.stop().await;
+    let agent = Agent::start(&dir.join("agent"), gateway.addr).await;
+    agent.uplink.resume().await.expect("kept");
+    eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    agent
+}
+
+#[tokio::test]
+async fn a_cursor_moved_on_by_hand_stays_moved_over_a_restart_before_it_connects() {
+    for moves in [&[20][..], &[15, 25, 20], &[5, 20]] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let gateway = Gateway::start(&dir.path().join("gateway")).await;
+        let agent = moved_by_hand(dir.path(), &gateway, moves).await;
+        let expected: Vec<String> = (0..10).chain(20..30).map(text).collect();
+        arrives(&gateway, &expected).await;
+        assert_eq!(gateway.agent()["brokers"][0]["skipped"]["skipped"], 10, "{moves:?}");
+        assert_eq!(gateway.agent()["brokers"][0]["set_back"], 0, "{moves:?}");
+        assert_eq!(agent.uplink.status()["set_back"], 0, "{moves:?}");
+        let consumer = agent.consumer();
+        assert_eq!(consumer.cursor.since(consumer.since), consumer.done.total(), "{consumer:?}");
+        // What goes on from there is told for what it is: a gateway that is set back behind it gets it again.
+        agent.publish(30..40).await;
+        let expected: Vec<String> = (0..10).chain(20..40).map(text).collect();
+        arrives(&gateway, &expected).await;
+        eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+        agent.stop().await;
+        gateway.stop().await;
+        let gateway = Gateway::start(&dir.path().join("new")).await;
+        let agent = Agent::start(&dir.path().join("agent"), gateway.addr).await;
+        arrives(&gateway, &texts(0..40)).await;
+        assert_eq!(agent.uplink.status()["set_back"], 40, "{moves:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_moved_back_by_hand_sends_nothing_twice() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::start(&dir.path().join("gateway")).await;
+    let agent = moved_by_hand(dir.path(), &gateway, &[4]).await;
+    arrives(&gateway, &texts(0..30)).await;
+    let consumer = agent.consumer();
+    assert_eq!((consumer.since.0, consumer.done.delivered, consumer.done.total()), (4, 26, 26), "{consumer:?}");
+    assert_eq!(gateway.agent()["brokers"][0]["set_back"], 0);
+}
+
 #[tokio::test]
 async fn what_retention_took_while_the_link_was_down_is_no_set_back() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -9,3 +9,4 @@ mod objects;
 mod pair;
 mod refusals;
 mod relay;
+mod revoked;

@@ -26,7 +26,7 @@ async fn objects_come_down_are_kept_and_reported() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::start(&dir.path().join("gateway")).await;
     let agent = start(dir.path(), &gateway).await;
-    gateway.objects.send_replace(set(TRIGGER));
+    gateway.objects.send_replace(Some(set(TRIGGER)));
     eventually("the report", async || {
         let agent = gateway.agent();
         (

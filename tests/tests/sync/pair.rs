@@ -36,7 +36,7 @@ pub(crate) struct Gateway {
     pub(crate) brokers: Brokers,
     pub(crate) sync: AgentSync,
     pub(crate) addr: SocketAddr,
-    pub(crate) objects: watch::Sender<Manifests>,
+    pub(crate) objects: watch::Sender<Option<Manifests>>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
@@ -47,15 +47,23 @@ impl Gateway {
     }
 
     pub(crate) async fn with(dir: &Path, options: Options, settings: SyncSettings) -> Self {
+        Self::made(dir, options, settings, Door::default()).await
+    }
+
+    pub(crate) async fn behind(dir: &Path, door: Door) -> Self {
+        Self::made(dir, options(), SyncSettings::default(), door).await
+    }
+
+    async fn made(dir: &Path, options: Options, settings: SyncSettings, door: Door) -> Self {
         let brokers = brokers(dir, None, options).await;
-        let (objects, watch) = watch::channel(Manifests::default());
+        let (objects, watch) = watch::channel(None);
         let sync = AgentSync::new(brokers.clone(), settings, watch);
         let router = sync.routes(Router::new());
         let server =
             Server::bind("127.0.0.1:0".parse().expect("an address"), None, Limits::default()).await.expect("a port");
         let (addr, stop) = (server.local_addr(), CancellationToken::new());
         let metrics = ServerMetrics::register(&Metrics::new());
-        let serving = tokio::spawn(server.serve(router, Door::default(), metrics, stop.clone()));
+        let serving = tokio::spawn(server.serve(router, door, metrics, stop.clone()));
         Self { brokers, sync, addr, objects, stop, serving }
     }
 

@@ -84,6 +84,47 @@ async fn a_refused_event_is_one_dead_letter_whatever_is_lost_after_it() {
 }
 
 #[tokio::test]
+async fn a_refusal_whose_answer_was_lost_is_told_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (home, before) = (dir.path().join("agent"), dir.path().join("before"));
+    let agent = Agent::with(&home, godwit_agent::uplink::UplinkSettings::default()).await;
+    agent.publish(0..10).await;
+    publish_bad(&agent).await;
+    agent.publish(10..20).await;
+    agent.stop().await;
+    copy(&home, &before);
+    let gateway = Gateway::start(&dir.path().join("gateway")).await;
+    let agent = Agent::with(&home, settings(gateway.addr)).await;
+    settled(&agent).await;
+    agent.stop().await;
+
+    // As if no answer had come: neither cursor nor dead letter, and the gateway's position is past the event, over its restarts.
+    for _ in 0..2 {
+        copy(&before, &home);
+        let agent = Agent::with(&home, settings(gateway.addr)).await;
+        settled(&agent).await;
+        agent.stop().await;
+    }
+    gateway.stop().await;
+    let gateway = Gateway::start(&dir.path().join("gateway")).await;
+    copy(&before, &home);
+    let agent = Agent::with(&home, settings(gateway.addr)).await;
+    settled(&agent).await;
+    arrives(&gateway, &texts(0..20)).await;
+
+    // Where no dead-letter journal takes it, it is dropped by name.
+    agent.stop().await;
+    copy(&before, &home);
+    std::fs::write(home.join("brokers/default/default/dead-letters"), b"").expect("written");
+    let agent = Agent::with(&home, settings(gateway.addr)).await;
+    let consumer = eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    let refused = consumer.done.dropped.get(&godwit_mesh::journal::DropReason::Refused).copied();
+    assert_eq!((consumer.done.delivered, consumer.done.dead_lettered, refused), (20, 0, Some(1)), "{consumer:?}");
+    agent.stop().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_refused_event_that_no_dead_letter_journal_takes_is_dropped_by_name() {
     let dir = tempfile::tempdir().expect("a folder");
     let home = dir.path().join("agent");

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use godwit_mesh::room::Held;
+use godwit_mesh::room::{Held, LOOK};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
@@ -33,9 +33,6 @@ const MAX_OUTPUT: usize = 16 << 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// How long a peer may take for its last bytes when we close.
 const CLOSE_MS: u64 = 2_000;
-
-/// How often a connection that has room looks whether others wait for it.
-const LOOK_MS: u64 = 500;
 
 /// How long bytes still on their way from a peer are taken and thrown away, so that it gets our last packet and not a reset.
 const LINGER: Duration = Duration::from_millis(500);
@@ -85,6 +82,8 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// For `input`, where it is large.
     room: Option<Held>,
+    /// While there is room: when to look whether it must be given up.
+    look: Option<Pin<Box<tokio::time::Sleep>>>,
     /// Due, but not taken by the socket.
     output: Vec<u8>,
     in_flight: Option<Box<InFlight>>,
@@ -121,6 +120,7 @@ impl Connection {
             flow,
             input,
             room: None,
+            look: None,
             output: Vec::new(),
             in_flight: None,
             waiting: Waiting::Nothing,
@@ -178,6 +178,7 @@ impl Connection {
                     continue;
                 }
                 self.set_deadline();
+                self.look_again(cx);
                 return Poll::Pending;
             }
         }
@@ -202,6 +203,9 @@ impl Connection {
                 self.hub.counters.take_overs.add(1);
                 self.fault(Fault::new(reason::TAKEN_OVER, "another connection has this client id"));
             }
+            Some(Order::Revoked) => {
+                self.fault(Fault::new(reason::NOT_AUTHORIZED, "the user name and password are no longer valid here"));
+            }
             Some(Order::Shutdown) => {
                 // The client is well, it is we who go: no will.
                 self.seat.will = None;
@@ -220,7 +224,8 @@ impl Connection {
             return;
         }
         if let End::Fault(fault) = end {
-            let ours = matches!(fault.reason, reason::TAKEN_OVER | reason::SHUTTING_DOWN | reason::KEEP_ALIVE_TIMEOUT);
+            use reason::{KEEP_ALIVE_TIMEOUT, NOT_AUTHORIZED, SHUTTING_DOWN, TAKEN_OVER};
+            let ours = matches!(fault.reason, TAKEN_OVER | SHUTTING_DOWN | KEEP_ALIVE_TIMEOUT | NOT_AUTHORIZED);
             if !ours {
                 self.hub.counters.faults.add(1);
             }
@@ -230,6 +235,7 @@ impl Connection {
         self.ending_since_ms = self.hub.clock.elapsed_ms();
         self.input = Vec::new();
         self.room = None;
+        self.look = None;
         self.waiting = Waiting::Nothing;
     }
 
@@ -383,8 +389,21 @@ impl Connection {
     }
 
     fn set_deadline(&self) {
-        let look = self.room.as_ref().map_or(u64::MAX, |_| self.hub.clock.elapsed_ms() + LOOK_MS);
-        self.seat.session.deadline_ms.store(self.deadline_ms().min(look), Ordering::Relaxed);
+        let deadline_ms = self.deadline_ms();
+        self.seat.session.deadline_ms.store(deadline_ms, Ordering::Relaxed);
+        self.hub.look_by(deadline_ms);
+    }
+
+    /// Is woken when it is time to see whether the room must be given up: too soon for the listener's ticks.
+    fn look_again(&mut self, cx: &mut Context<'_>) {
+        if self.room.is_none() {
+            self.look = None;
+            return;
+        }
+        // One that has rung has done its work: a look was taken just now.
+        while self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK))).as_mut().poll(cx).is_ready() {
+            self.look = None;
+        }
     }
 }
 

@@ -34,8 +34,9 @@ impl Connection {
                 let held = std::task::ready!(future.as_mut().poll(cx));
                 self.waiting = Waiting::Nothing;
                 self.last_in_ms = self.hub.clock.elapsed_ms();
-                if held.is_none() {
-                    self.fault(Fault::new(reason::SERVER_BUSY, NO_ROOM));
+                match &held {
+                    Some(held) => held.arrived(self.input.len()),
+                    None => self.fault(Fault::new(reason::SERVER_BUSY, NO_ROOM)),
                 }
                 self.room = held;
                 return Poll::Ready(());
@@ -81,6 +82,9 @@ impl Connection {
                 return Poll::Ready(());
             }
             self.last_in_ms = self.hub.clock.elapsed_ms();
+            if let Some(room) = &self.room {
+                room.arrived(n);
+            }
             if kept == self.input.len() {
                 self.input = Vec::new();
                 self.look_at(buffer.get(..kept + n).unwrap_or_default(), out);
@@ -125,15 +129,21 @@ impl Connection {
         })
     }
 
-    /// Sees that there is room for all of the packet of which the first part is here, and gives back what is not needed.
+    /// Sees that there is room for all of the packet of which the first part is here, and gives back what is not needed. Who has
+    /// only promised a large packet does not stand in line yet.
     fn make_room(&mut self, another: bool) {
         if another {
             self.room = None;
         }
+        if self.input.len() <= SMALL_PACKET {
+            return;
+        }
         let large = Frame::announced(&self.input).filter(|&total| total > SMALL_PACKET);
         let Some(total) = large.filter(|_| self.room.is_none()) else { return };
         self.room = self.hub.room.try_take(total);
-        if self.room.is_none() {
+        if let Some(room) = &self.room {
+            room.arrived(self.input.len());
+        } else {
             let (hub, patience) = (Arc::clone(&self.hub), self.hub.limits.packet_timeout);
             self.waiting = Waiting::Room(Box::pin(async move { hub.room.take(total, patience).await }));
         }

@@ -200,6 +200,8 @@ pub(in crate::mqtt) fn disconnect(out: &mut Vec<u8>, fault: &Fault) {
         reason::MALFORMED_PACKET => DisconnectReasonCode::MalformedPacket,
         reason::PROTOCOL_ERROR => DisconnectReasonCode::ProtocolError,
         reason::IMPLEMENTATION => DisconnectReasonCode::ImplementationSpecificError,
+        reason::NOT_AUTHORIZED => DisconnectReasonCode::NotAuthorized,
+        reason::SERVER_BUSY => DisconnectReasonCode::ServerBusy,
         reason::SHUTTING_DOWN => DisconnectReasonCode::ServerShuttingDown,
         reason::KEEP_ALIVE_TIMEOUT => DisconnectReasonCode::KeepAliveTimeout,
         reason::TAKEN_OVER => DisconnectReasonCode::SessionTakenOver,

@@ -11,6 +11,8 @@ pub(super) mod frame;
 pub(super) mod properties;
 pub(super) mod publish;
 pub(super) mod reason;
+#[cfg(any(test, fuzzing))]
+pub(super) mod stream;
 pub(super) mod topic;
 pub(super) mod wire;
 

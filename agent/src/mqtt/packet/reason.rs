@@ -6,6 +6,7 @@ pub(in crate::mqtt) const UNSPECIFIED: u8 = 0x80;
 pub(in crate::mqtt) const MALFORMED_PACKET: u8 = 0x81;
 pub(in crate::mqtt) const PROTOCOL_ERROR: u8 = 0x82;
 pub(in crate::mqtt) const IMPLEMENTATION: u8 = 0x83;
+pub(in crate::mqtt) const NOT_AUTHORIZED: u8 = 0x87;
 pub(in crate::mqtt) const SERVER_BUSY: u8 = 0x89;
 pub(in crate::mqtt) const SHUTTING_DOWN: u8 = 0x8b;
 pub(in crate::mqtt) const KEEP_ALIVE_TIMEOUT: u8 = 0x8d;

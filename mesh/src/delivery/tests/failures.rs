@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::sink::{Say, Sink};
 use super::world::{World, event, eventually, trigger};
-use crate::event::StoredEvent;
+use crate::event::{Event, StoredEvent};
 
 fn delivery(text: &str) -> String {
     let lines: Vec<String> = text.split(", ").map(|line| format!("    {line}")).collect();
@@ -173,5 +173,21 @@ async fn an_operator_can_move_a_stuck_trigger_past_an_event() {
     let ledger = world.settled("t", 2).await;
     assert_eq!((ledger.done.delivered, ledger.done.dropped.values().sum::<u64>()), (1, 1));
     assert_eq!(sink.ids(), ["1", "2"]);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_event_as_large_as_the_brokers_segments_take_becomes_a_dead_letter_all_the_same() {
+    let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[Say::status(422)]).await);
+    let world = World::open(dir.path()).await;
+    world.apply(&trigger("t", &sink.url, "")).await.expect("applied");
+    // Segments have 256 KiB here, half of one takes this; dead letters' begin at 128 KiB.
+    let data = vec![b'x'; 120 << 10];
+    let large = Event::builder().id("1").source("/test").ty("a").data("text/plain", data.clone()).build().expect("valid");
+    world.publish(&large).await;
+    let ledger = world.settled("t", 1).await;
+    assert_eq!((ledger.done.dead_lettered, ledger.done.total()), (1, 1), "{ledger:?}");
+    let dead = world.dead_letters().await;
+    assert!(dead.first().is_some_and(|letter| letter.body.len() > data.len()), "{}", dead.len());
     world.close().await;
 }

@@ -30,6 +30,24 @@ async fn d19_an_event_in_a_200_is_stored_in_the_same_broker_and_meets_every_trig
 }
 
 #[tokio::test]
+async fn a_reply_may_say_which_agent_brought_it_about_and_no_other() {
+    for (claimed, kept) in [("boat-9", Some("boat-9")), ("boat-1", None)] {
+        let answer = Say::status(200).event("r1", "answer").header("ce-godwitagent", claimed);
+        let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[answer]).await);
+        let world = World::open(dir.path()).await;
+        let filter = "  filter:\n    attributes:\n      type: question";
+        world.apply(&trigger("t", &sink.url, filter)).await.expect("applied");
+        let mut question = event("1", "question");
+        question.set("godwitagent", Value::from("boat-9")).expect("valid");
+        world.publish(&question).await;
+        world.settled("t", 2).await;
+        let events = world.events("default").await;
+        assert_eq!(events[1].get("godwitagent"), kept.map(Value::from).as_ref(), "{claimed}");
+        world.close().await;
+    }
+}
+
+#[tokio::test]
 async fn d19_a_structured_reply_is_stored_with_its_data_as_it_was() {
     let body = r#"{"specversion":"1.0","id":"r1","source":"/s","type":"answer","data":{"v":1.10}}"#;
     let answer = Say::status(200).header("content-type", "application/cloudevents+json").body(body);

@@ -69,6 +69,22 @@ async fn d17_known_headers_pass_through_and_d18_the_ttl_does_not() {
 }
 
 #[tokio::test]
+async fn a_filter_error_is_no_match_and_is_counted() {
+    let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[Say::status(202)]).await);
+    let world = World::open(dir.path()).await;
+    let filters = "  filters:\n  - any:\n    - cesql: \"floor > 3\"\n    - exact: {id: '2'}";
+    world.apply(&trigger("t", &sink.url, filters)).await.expect("applied");
+    world.publish(&event("1", "a")).await;
+    world.publish(&event("2", "a")).await;
+    let ledger = world.settled("t", 2).await;
+    assert_eq!((ledger.done.filtered, ledger.done.delivered), (1, 1));
+    assert_eq!(sink.ids(), ["2"]);
+    assert_eq!(world.status("t")["filter_errors"], 2);
+    assert_eq!(world.triggers.filter_errors().iter().map(|(_, errors)| errors).sum::<u64>(), 2);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn d26_each_trigger_that_matches_gets_its_own_delivery_and_the_others_count_as_filtered() {
     let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[Say::status(202)]).await);
     let world = World::open(dir.path()).await;

@@ -155,6 +155,18 @@ pub(super) fn put(out: &mut Vec<u8>, name: &str, value: &Value) {
     put_bytes(out, bytes);
 }
 
+/// Appends one entry of a text that has the type of its name.
+pub(super) fn put_text(out: &mut Vec<u8>, name: &str, text: &str) {
+    let tag = match AttributeRef::of_name(name, text) {
+        AttributeRef::UriRef(_) => URI_REF,
+        AttributeRef::Uri(_) => URI,
+        AttributeRef::Timestamp(_) => TIMESTAMP,
+        _ => STRING,
+    };
+    put_head(out, name, tag);
+    put_bytes(out, text.as_bytes());
+}
+
 /// Appends one entry whose text stands in the payload.
 pub(super) fn put_in_payload(out: &mut Vec<u8>, name: &str, at: usize, length: usize) {
     put_head(out, name, IN_PAYLOAD);
@@ -173,9 +185,30 @@ impl<'a> Entries<'a> {
         Self { fields: Fields::new(section), payload }
     }
 
-    /// The value of one attribute; the first malformed entry ends the search.
-    pub(super) fn find(self, name: &str) -> Option<AttributeRef<'a>> {
-        self.map_while(Result::ok).find(|(other, _)| *other == name).map(|(_, value)| value)
+    /// The value of one attribute. Entries before it are stepped over, their values not looked at; where one cannot be told from
+    /// the next the search ends.
+    pub(super) fn find(mut self, name: &str) -> Option<AttributeRef<'a>> {
+        while let [head, rest @ ..] = self.fields.rest {
+            self.fields.rest = rest;
+            let found = match head & 0x1f {
+                0 => self.fields.bytes().ok()? == name.as_bytes(),
+                code => *KNOWN.get(usize::from(code) - 1)? == name,
+            };
+            if found {
+                return self.value(*head, name).ok();
+            }
+            match head >> 5 {
+                INTEGER => self.fields.take(4).ok()?,
+                BOOLEAN => self.fields.take(1).ok()?,
+                IN_PAYLOAD => {
+                    self.fields.length().ok()?;
+                    self.fields.length().ok()?;
+                    continue;
+                }
+                _ => self.fields.bytes().ok()?,
+            };
+        }
+        None
     }
 
     fn entry(&mut self) -> Result<(&'a str, AttributeRef<'a>), StoredError> {
@@ -184,7 +217,12 @@ impl<'a> Entries<'a> {
             0 => self.fields.text()?,
             code => KNOWN.get(usize::from(code) - 1).copied().ok_or(StoredError::Head(head))?,
         };
-        let value = match head >> 5 {
+        Ok((name, self.value(head, name)?))
+    }
+
+    /// The value that follows a head and a name.
+    fn value(&mut self, head: u8, name: &str) -> Result<AttributeRef<'a>, StoredError> {
+        Ok(match head >> 5 {
             STRING => AttributeRef::String(self.fields.text()?),
             URI_REF => AttributeRef::UriRef(self.fields.text()?),
             URI => AttributeRef::Uri(self.fields.text()?),
@@ -196,8 +234,7 @@ impl<'a> Entries<'a> {
                 let (at, length) = (self.fields.length()?, self.fields.length()?);
                 AttributeRef::of_name(name, text(within(self.payload, at, length)?)?)
             }
-        };
-        Ok((name, value))
+        })
     }
 }
 

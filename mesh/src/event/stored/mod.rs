@@ -34,6 +34,7 @@ mod attributes;
 mod derive;
 mod encode;
 mod layout;
+mod plain;
 mod publish;
 mod record;
 mod wire;
@@ -42,7 +43,9 @@ pub use attributes::AttributeRef;
 pub use derive::WRAPPED_TYPE;
 pub use encode::{encode_event, encode_publish, with_origin};
 pub use layout::{Split, join, split};
+pub(crate) use plain::PlainEvent;
 pub use publish::MqttPublish;
+pub(crate) use record::Found;
 pub use record::{Origin, StoredEvent};
 
 use thiserror::Error;

@@ -30,6 +30,32 @@ pub struct Origin<'a> {
     pub offset: Offset,
 }
 
+/// An attribute that was found.
+pub(crate) enum Found<'a> {
+    /// Where it stands.
+    There(AttributeRef<'a>),
+    /// Derived: what was appended to the buffer.
+    Made(Derived),
+}
+
+/// The type of a derived attribute.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Derived {
+    String,
+    UriRef,
+    Timestamp,
+}
+
+impl Derived {
+    fn of(self, text: &str) -> AttributeRef<'_> {
+        match self {
+            Self::String => AttributeRef::String(text),
+            Self::UriRef => AttributeRef::UriRef(text),
+            Self::Timestamp => AttributeRef::Timestamp(text),
+        }
+    }
+}
+
 /// An event in its stored form, with the place that names it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
@@ -106,24 +132,33 @@ impl StoredEvent {
     }
 
     /// The attribute with this name, `specversion` included. `scratch` holds what had to be derived; nothing is allocated once it
-    /// has grown to that. A malformed entry ends the search.
+    /// has grown to that. Entries before it are not checked.
     pub fn attribute<'s>(&'s self, name: &str, scratch: &'s mut String) -> Option<AttributeRef<'s>> {
         scratch.clear();
-        if self.is_computed(name) { self.computed(name, scratch) } else { self.in_body(name) }
+        match self.find(name, scratch)? {
+            Found::There(value) => Some(value),
+            Found::Made(derived) => Some(derived.of(scratch)),
+        }
+    }
+
+    /// The same for who keeps several attributes at a time: what has to be derived is appended to `made`.
+    pub(crate) fn find<'s>(&'s self, name: &str, made: &mut String) -> Option<Found<'s>> {
+        if self.is_computed(name) { self.computed(name, made) } else { self.in_body(name).map(Found::There) }
     }
 
     /// The canonical text of the attribute with this name, as headers and filters see it. See [`StoredEvent::attribute`].
     pub fn attribute_text<'s>(&'s self, name: &str, scratch: &'s mut String) -> Option<&'s str> {
         scratch.clear();
-        if self.is_computed(name) {
-            return self.computed(name, scratch)?.as_str();
+        match self.find(name, scratch)? {
+            Found::There(value) => match value.as_str() {
+                Some(text) => Some(text),
+                None => {
+                    let _ = write!(scratch, "{value}"); // writing to a String cannot fail
+                    Some(scratch)
+                }
+            },
+            Found::Made(_) => Some(scratch),
         }
-        let value = self.in_body(name)?;
-        if value.as_str().is_none() {
-            let _ = write!(scratch, "{value}"); // writing to a String cannot fail
-            return Some(scratch);
-        }
-        value.as_str()
     }
 
     /// The payload, sharing the body where it stands there as it is.
@@ -155,8 +190,7 @@ impl StoredEvent {
                 let names = ["id", "source", "type", "subject", "time", "datacontenttype", "expirytime"];
                 let mut attributes = Vec::with_capacity(names.len());
                 for name in names {
-                    scratch.clear();
-                    if let Some(value) = self.derived(name, &mut scratch) {
+                    if let Some(value) = self.attribute(name, &mut scratch) {
                         attributes.push((name.into(), value.to_value()));
                     }
                 }
@@ -193,15 +227,15 @@ impl StoredEvent {
             }
     }
 
-    fn computed<'s>(&'s self, name: &str, scratch: &'s mut String) -> Option<AttributeRef<'s>> {
+    fn computed<'s>(&'s self, name: &str, made: &mut String) -> Option<Found<'s>> {
         match name {
-            "specversion" => Some(AttributeRef::String(SPECVERSION)),
-            "godwitagent" => Some(AttributeRef::String(self.origin()?.agent)),
+            "specversion" => Some(Found::There(AttributeRef::String(SPECVERSION))),
+            "godwitagent" => Some(Found::There(AttributeRef::String(self.origin()?.agent))),
             "knativearrivaltime" => {
-                derive::write_time(scratch, self.arrival_ms()?)?;
-                Some(AttributeRef::Timestamp(scratch))
+                derive::write_time(made, self.arrival_ms()?)?;
+                Some(Found::Made(Derived::Timestamp))
             }
-            _ => self.derived(name, scratch),
+            _ => self.derived(name, made),
         }
     }
 
@@ -223,39 +257,42 @@ impl StoredEvent {
     }
 
     /// An attribute of a wrapped publish.
-    fn derived<'s>(&'s self, name: &str, scratch: &'s mut String) -> Option<AttributeRef<'s>> {
+    fn derived<'s>(&'s self, name: &str, made: &mut String) -> Option<Found<'s>> {
         let publish = self.mqtt()?;
         match name {
             "id" => {
                 let (epoch, offset) = self.origin().map_or((self.epoch, self.offset), |at| (at.epoch, at.offset));
-                derive::write_id(scratch, epoch, offset);
-                Some(AttributeRef::String(scratch))
+                derive::write_id(made, epoch, offset);
+                Some(Found::Made(Derived::String))
             }
             "source" => {
                 let agent = match self.origin() {
                     Some(origin) => Some(origin.agent),
                     None => self.agent.as_ref().map(AgentId::as_str),
                 };
-                derive::write_source(scratch, agent, publish.client_id);
-                Some(AttributeRef::UriRef(scratch))
+                derive::write_source(made, agent, publish.client_id);
+                Some(Found::Made(Derived::UriRef))
             }
-            "type" => Some(AttributeRef::String(WRAPPED_TYPE)),
+            "type" => Some(Found::There(AttributeRef::String(WRAPPED_TYPE))),
             "subject" if publish.topic.is_empty() => None,
-            "subject" if crate::event::check_string(publish.topic).is_ok() => Some(AttributeRef::String(publish.topic)),
+            "subject" if crate::event::check_string(publish.topic).is_ok() => {
+                Some(Found::There(AttributeRef::String(publish.topic)))
+            }
             "subject" => {
-                derive::write_subject(scratch, publish.topic);
-                Some(AttributeRef::String(scratch))
+                derive::write_subject(made, publish.topic);
+                Some(Found::Made(Derived::String))
             }
             "time" => {
-                derive::write_time(scratch, self.arrival_ms()?)?;
-                Some(AttributeRef::Timestamp(scratch))
+                derive::write_time(made, self.arrival_ms()?)?;
+                Some(Found::Made(Derived::Timestamp))
             }
             "expirytime" => {
-                derive::write_time(scratch, derive::expiry_ms(&publish, self.arrival_ms())?)?;
-                Some(AttributeRef::Timestamp(scratch))
+                derive::write_time(made, derive::expiry_ms(&publish, self.arrival_ms())?)?;
+                Some(Found::Made(Derived::Timestamp))
             }
             "datacontenttype" => {
-                ContentType::from_bits(self.layout.fixed.head >> DETAIL_SHIFT).text(&publish).map(AttributeRef::String)
+                let text = ContentType::from_bits(self.layout.fixed.head >> DETAIL_SHIFT).text(&publish);
+                text.map(|text| Found::There(AttributeRef::String(text)))
             }
             _ => None,
         }

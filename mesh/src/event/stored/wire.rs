@@ -55,6 +55,11 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn varint(&mut self) -> Result<u64, StoredError> {
+        // Most numbers are the length of something short.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
         let mut n = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;

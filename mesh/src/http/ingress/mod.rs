@@ -24,6 +24,9 @@ use crate::names::{BrokerName, RESERVED_NAMESPACES};
 /// The attribute that says when the event came (D10). It is kept in the record, so what a sender claims is dropped.
 const ARRIVAL: &str = "knativearrivaltime";
 
+/// The attribute that says from which agent an event came.
+const AGENT: &str = "godwitagent";
+
 const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
@@ -39,6 +42,8 @@ pub struct Ingress {
     clock: Clock,
     default_name: BrokerName,
     limits: EventLimits,
+    /// What senders may not claim.
+    dropped: &'static [&'static str],
     accepted: Counter,
     refused: Counter,
     acknowledged: Histogram,
@@ -81,6 +86,7 @@ impl Ingress {
             clock,
             default_name: BrokerName::default(),
             limits: EventLimits::default(),
+            dropped: &[ARRIVAL],
             accepted: metrics.counter("godwit_http_ingress_events", "Events taken by HTTP, durable.", &[]),
             refused: metrics.counter("godwit_http_ingress_refused", "HTTP ingress requests that were refused.", &[]),
             acknowledged: metrics.histogram(
@@ -92,23 +98,24 @@ impl Ingress {
         }
     }
 
-    /// The handler for [`super::Router::fallback`].
-    pub fn handler(self) -> impl Fn(Request) -> std::pin::Pin<Box<dyn Future<Output = Response> + Send>> + Send + Sync {
-        let ingress = Arc::new(self);
-        move |request| {
-            let ingress = ingress.clone();
-            Box::pin(async move { ingress.answer(request).await })
-        }
+    /// At a gateway: which agent an event came from is said by the sync alone, so what a sender claims is dropped.
+    #[must_use]
+    pub fn naming_no_agent(mut self) -> Self {
+        self.dropped = &[ARRIVAL, AGENT];
+        self
     }
 
-    async fn answer(&self, mut request: Request) -> Response {
-        let mut response = match self.take(&mut request).await {
-            Ok(response) => response,
-            Err(response) => {
-                self.refused.add(1);
-                *response
-            }
-        };
+    /// Answers any request that is for the ingress.
+    pub(super) async fn answer(&self, mut request: Request) -> Response {
+        let answer = self.take(&mut request).await;
+        self.finished(answer)
+    }
+
+    fn finished(&self, answer: Result<Response, Box<Response>>) -> Response {
+        let mut response = answer.unwrap_or_else(|refused| {
+            self.refused.add(1);
+            *refused
+        });
         response.headers_mut().insert(ALLOW, ALLOWED); // D1: on every answer
         response
     }
@@ -148,6 +155,9 @@ impl Ingress {
         let batch = events.len() != 1;
         for (n, event) in events.iter_mut().enumerate() {
             admit(event, event_bytes, batch.then_some(n))?;
+            for name in self.dropped {
+                event.remove(name);
+            }
         }
         if !events.is_empty() {
             self.store(broker.journal(), events, request).await.map_err(refused)?;
@@ -208,7 +218,7 @@ fn is_batch(headers: &HeaderMap) -> bool {
     value.get(..BATCH.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH))
 }
 
-/// Checks and changes what an ingress must: size, time to live, the arrival time of another broker.
+/// Checks and changes what an ingress must: size, time to live.
 fn admit(event: &mut Event, event_bytes: usize, place: Option<usize>) -> Result<(), Box<Response>> {
     let size = event.data().map_or(0, bytes::Bytes::len);
     if size > event_bytes {
@@ -216,7 +226,6 @@ fn admit(event: &mut Event, event_bytes: usize, place: Option<usize>) -> Result<
         return Err(respond::problem(StatusCode::PAYLOAD_TOO_LARGE, at(place, &why)).into());
     }
     count_down(event).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, at(place, &why.to_string())))?;
-    event.remove(ARRIVAL);
     Ok(())
 }
 
@@ -226,9 +235,12 @@ fn at(place: Option<usize>, why: &str) -> String {
 
 /// The headers that go along with the event to its subscribers (D17).
 fn passed_through(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(name, _)| {
-        matches!(*name, "x-request-id" | "retry-after") || name.starts_with("knative-") || name.starts_with("x-b3-")
-    })
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).filter(|(name, _)| goes_along(name))
+}
+
+/// Whether a header, by its name in lower case, goes along.
+fn goes_along(name: &str) -> bool {
+    matches!(name, "x-request-id" | "retry-after") || name.starts_with("knative-") || name.starts_with("x-b3-")
 }
 
 fn invalid(place: Option<usize>, why: &EventError) -> Box<Response> {
@@ -249,5 +261,8 @@ fn refused(why: Refused) -> Box<Response> {
     .into()
 }
 
+mod quick;
 #[cfg(test)]
 mod tests;
+
+pub(in crate::http) use quick::{ACCEPTED, Begun};

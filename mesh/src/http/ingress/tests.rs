@@ -38,6 +38,10 @@ impl Site {
     }
 
     async fn with(options: Options, clock: Clock) -> Self {
+        Self::taking(options, clock, |ingress| ingress).await
+    }
+
+    async fn taking(options: Options, clock: Clock, change: impl FnOnce(Ingress) -> Ingress) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let disk = Arc::new(Disk::new(folder.path()).expect("disk"));
         let agent = AgentId::new("boat-7").expect("valid");
@@ -47,7 +51,7 @@ impl Site {
         let metrics = Metrics::new();
         let router = Ops::new(metrics.clone()).brokers(&brokers).routes(Router::new());
         let router = cursors::routes(events::routes(router, &brokers), &brokers);
-        let router = router.fallback(Ingress::new(brokers.clone(), clock, &metrics).handler());
+        let router = router.ingress(change(Ingress::new(brokers.clone(), clock, &metrics)));
         let limits = Limits { event_bytes: 64 << 10, batch_bytes: 256 << 10, ..Limits::default() };
         let server = Server::bind("127.0.0.1:0".parse().expect("address"), None, limits).await.expect("bound");
         let (addr, shutdown) = (server.local_addr(), CancellationToken::new());
@@ -209,6 +213,25 @@ async fn a_broker_counts_the_time_to_live_down() {
     let ttl: Vec<_> = BINARY.iter().copied().chain([("ce-knativebrokerttl", "9")]).collect();
     assert_eq!(site.post(&ttl, "{}").await.status, StatusCode::ACCEPTED);
     assert_eq!(site.tail("").await[0]["event"]["knativebrokerttl"], 8);
+}
+
+#[tokio::test]
+async fn at_a_gateway_no_sender_says_from_which_agent_an_event_came() {
+    let clock = Clock::manual(1_800_000_000_000);
+    let site = Site::taking(Options::default(), clock, Ingress::naming_no_agent).await;
+    let headers =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t"), ("ce-godwitagent", "boat-9")];
+    assert_eq!(site.post(&headers, "x").await.status, StatusCode::ACCEPTED);
+    let json = r#"[{"specversion":"1.0","id":"2","source":"/s","type":"t","godwitagent":"boat-9","other":"stays"}]"#;
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    assert_eq!(site.post(&batch, json).await.status, StatusCode::ACCEPTED);
+    let events = site.tail("from=earliest").await;
+    assert_eq!(events.len(), 2);
+    for event in &events {
+        // The site of this test is an agent's, which names itself.
+        assert_ne!(event["event"]["godwitagent"], "boat-9", "{event}");
+    }
+    assert_eq!(events[1]["event"]["other"], "stays");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! size. Each is the median of paired runs, ours and the peer's in turn. `docs/benchmarks.md` keeps a table of it.
 
 mod bare;
+mod filter;
 mod ingress;
 mod link;
 mod resources;
@@ -55,6 +56,8 @@ enum What {
     Idle,
     /// Start to ready with a million events queued.
     Start,
+    /// One evaluation of a Trigger's filter on an event as the journal keeps it.
+    Filter,
 }
 
 /// How long and how often to measure.
@@ -73,7 +76,7 @@ fn main() -> Result<()> {
         return bare::serve(port);
     }
     let extent = Extent { run: Duration::from_secs_f64(arguments.seconds), runs: arguments.runs.max(1) };
-    let parts: [(What, Part); 8] = [
+    let parts: [(What, Part); 9] = [
         (What::Mqtt, ingress::mqtt),
         (What::Http, ingress::http),
         (What::Latency, ingress::latency),
@@ -82,6 +85,7 @@ fn main() -> Result<()> {
         (What::Flash, resources::flash),
         (What::Memory, resources::memory_and_start),
         (What::Idle, resources::idle_clients),
+        (What::Filter, filter::evaluation),
     ];
     let wanted = |part: What| {
         arguments.what.contains(&What::All)

@@ -36,7 +36,7 @@ pub(crate) fn flash(extent: Extent) -> Result<Vec<Row>> {
         disk::run(&mut std::process::Command::new("sync"))?;
         match &disk {
             Some(disk) => disk.written()?.context("a loop device counts"),
-            None => written_by(agent.process().pid()),
+            None => agent.process().written_bytes(),
         }
     };
     let load = |run: Duration| -> Result<()> {
@@ -65,12 +65,6 @@ pub(crate) fn flash(extent: Extent) -> Result<Vec<Row>> {
         floor: "1.5 ×",
         aim: "1.1 ×",
     }])
-}
-
-fn written_by(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("no write_bytes")?;
-    Ok(line.parse()?)
 }
 
 /// Memory idle, with a million events queued, after full load; and the time to start with that million.

@@ -1,5 +1,9 @@
 //! `godwit trigger` and `godwit broker`: the common things said in one line, with `kn`'s flags and those it lacks.
 
+mod trial;
+
+use std::process::ExitCode;
+
 use godwit_mesh::manifest::Kind;
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -12,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   godwit trigger create alarms --filter type=dev.godwit.alarm --sink http://127.0.0.1:9000/
   godwit trigger create hot --cesql 'temperature > 80' --sink broker:alarms --retry 5 --dead-letter http://127.0.0.1:9/
+  godwit trigger test -f trigger.yaml --event event.json
   godwit trigger delete alarms";
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +32,8 @@ enum TriggerAction {
     Create(Box<Create>),
     /// Delete Triggers
     Delete(Delete),
+    /// Say without a server whether an event passes a Trigger's filter, and which part of it decides
+    Test(trial::TestArgs),
 }
 
 const BROKER_EXAMPLES: &str = "\
@@ -112,11 +119,13 @@ struct Delete {
     namespace: String,
 }
 
-pub(crate) async fn run(server: &ServerArgs, args: &TriggerArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(server: &ServerArgs, args: &TriggerArgs) -> anyhow::Result<ExitCode> {
     match &args.action {
-        TriggerAction::Create(create) => make(server, Kind::Trigger, &create.namespace, &create.object()).await,
-        TriggerAction::Delete(delete) => remove(server, Kind::Trigger, delete).await,
+        TriggerAction::Create(create) => make(server, Kind::Trigger, &create.namespace, &create.object()).await?,
+        TriggerAction::Delete(delete) => remove(server, Kind::Trigger, delete).await?,
+        TriggerAction::Test(args) => return trial::run(args),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) async fn run_broker(server: &ServerArgs, args: &BrokerArgs) -> anyhow::Result<()> {

@@ -1,0 +1,227 @@
+//! `doctor`: [`godwit_mesh::doctor`]'s checks, applied to one agent: its configuration, its data folder, its gateway.
+//!
+//! It works whether the agent runs or not. [`Subject`] says whose configuration is looked at. What reads files runs in two
+//! threads of its own (the disk may hang), what asks peers in a task; each finding is sent as soon as there is one, and what has
+//! not come when [`TOTAL`] is over is reported as missing.
+
+mod doors;
+mod subject;
+mod together;
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use godwit_mesh::clock::EARLIEST_VALID_MS;
+use godwit_mesh::doctor::{self, Chain, Counted, Finding, Keeper, Listener, Owner, Place, Report, Verdict};
+use godwit_mesh::{config::Size, http::Limits, observe, process};
+use tokio::sync::mpsc::Sender;
+
+use crate::config::Config;
+pub use subject::Subject;
+
+/// How long the agent's writing is watched when it has not been running for long.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// From here on what the agent wrote since its start tells more than a few seconds.
+const SETTLED: Duration = Duration::from_secs(600);
+
+/// All checks in the order of the report. Without the disk nothing goes: where one of these is missing, it has hung.
+const ORDER: [&str; 19] = [
+    "kernel",
+    "libc",
+    "memory",
+    "entropy",
+    "files",
+    "clock",
+    "config",
+    "doors",
+    "certificates",
+    "ports",
+    "storage",
+    "fdatasync",
+    "room",
+    "flash",
+    "agent",
+    "name",
+    "gateway",
+    IF_TLS,
+    "versions",
+];
+/// Only where the gateway is reached by TLS, and then it comes with `gateway`.
+const IF_TLS: &str = "gateway-tls";
+const OF_THE_DISK: [&str; 3] = ["storage", "fdatasync", "room"];
+
+/// What the help says of time and exit codes.
+pub const AFTER_HELP: &str = "\
+Every check takes a few seconds at most, all together no more than 30. Exit codes: 0 all ok, or worth a warning, or not known from
+here; 1 a check failed. What is `unknown` may be known to root or to the agent's own user.";
+
+/// What is asked of the doctor.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What the data folder's medium can take in writes, as its maker gives it: 40TBW [default: an assumption by its kind]
+    #[arg(long, value_name = "BYTES", value_parser = doctor::endurance)]
+    pub endurance: Option<u64>,
+}
+
+/// Looks, prints, and gives the exit code: 1 when a check failed.
+///
+/// # Errors
+/// When the runtime does not start or nothing can be printed.
+pub fn run(subject: Subject, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let runtime = process::runtime().context("starting the runtime")?;
+    let report = runtime.block_on(examine(subject, args.endurance));
+    // A look-up or a disk that hangs is left to itself.
+    runtime.shutdown_background();
+    let mut text = if args.json {
+        serde_json::to_string_pretty(&report.json())?
+    } else {
+        report.text(observe::colours(&std::io::stdout()))
+    };
+    if args.json {
+        text.push('\n');
+    }
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Makes all checks. Takes no longer than [`doctor::TOTAL`].
+pub async fn examine(subject: Subject, endurance: Option<u64>) -> Report {
+    let (send, mut receive) = tokio::sync::mpsc::channel(ORDER.len());
+    let mut ended = tokio::task::JoinSet::new();
+    let shown = subject.shown.clone();
+    let subject = std::sync::Arc::new(subject);
+    for work in [board as fn(&Subject, &Sender<Finding>, Option<u64>), disk] {
+        let (subject, send) = (subject.clone(), send.clone());
+        // Without a thread its findings are missing, which is told.
+        let _ = std::thread::Builder::new().spawn(move || work(&subject, &send, endurance));
+    }
+    ended.spawn(async move { together::together(&subject, &send).await });
+    let deadline = tokio::time::sleep(doctor::TOTAL);
+    tokio::pin!(deadline);
+    let mut findings: Vec<Finding> = Vec::new();
+    loop {
+        tokio::select! {
+            finding = receive.recv() => match finding {
+                Some(finding) => findings.push(finding),
+                None => break,
+            },
+            () = &mut deadline => break,
+        }
+    }
+    for check in ORDER {
+        if check != IF_TLS && !findings.iter().any(|finding| finding.check == check) {
+            findings.push(missing(check));
+        }
+    }
+    findings.sort_by_key(|finding| ORDER.iter().position(|check| *check == finding.check));
+    Report { version: env!("CARGO_PKG_VERSION"), subject: shown, findings }
+}
+
+fn missing(check: &'static str) -> Finding {
+    let found = format!("no answer within {} s", doctor::TOTAL.as_secs());
+    if OF_THE_DISK.contains(&check) {
+        Finding::fail(check, found, "the disk (or the server that keeps it) hangs: see dmesg")
+    } else {
+        Finding::unknown(check, found, "run it again; if it stays so, see dmesg")
+    }
+}
+
+/// The wall clock in seconds since 1970, `None` while it is not set.
+fn now() -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+    (now.saturating_mul(1000) >= EARLIEST_VALID_MS).then_some(now)
+}
+
+/// Who has the data folder.
+fn keeper(config: &Config) -> Keeper {
+    doctor::keeper(&config.agent.data_dir)
+}
+
+/// The machine, the configuration and what it names.
+fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
+    let tell = |finding| {
+        let _ = send.blocking_send(finding);
+    };
+    let config = &subject.config;
+    let keeper = keeper(config);
+    let running = keeper.process();
+    let mqtt = if config.mqtt.listen.is_some() { config.mqtt.max_connections } else { 0 };
+    let connections = mqtt.saturating_add(config.http.max_connections) as u64;
+    let Size(batch) = config.http.max_batch;
+    tell(doctor::kernel());
+    tell(doctor::libc());
+    tell(doctor::memory(running, connections, batch.max(Limits::default().bodies_bytes as u64)));
+    tell(doctor::entropy());
+    tell(doctor::files(running, connections));
+    let https = config.gateway.url.as_ref().is_some_and(|url| url.starts_with("https:"));
+    tell(doctor::clock(&config.agent.data_dir, https));
+    tell(doors::config(subject));
+    tell(doors::doors(config));
+    let files = [
+        ("mqtt.tls-cert", &config.mqtt.tls_cert, Owner::Ours),
+        ("http.tls-cert", &config.http.tls_cert, Owner::Ours),
+        ("gateway.ca-file", &config.gateway.ca_file, Owner::Trusted),
+        ("delivery.ca-file", &config.delivery.ca_file, Owner::Trusted),
+    ];
+    let chains: Vec<Chain<'_>> =
+        files.iter().filter_map(|(key, path, owner)| Some(Chain { key, path: path.as_deref()?, owner: *owner })).collect();
+    tell(doctor::certificates(&chains, now()));
+    let mqtt = config.mqtt.listen.map(|address| Listener { section: "mqtt", address });
+    let listeners: Vec<Listener> =
+        mqtt.into_iter().chain([Listener { section: "http", address: config.http.listen }]).collect();
+    tell(doctor::ports(&listeners, &keeper));
+}
+
+/// The disk of the data folder.
+fn disk(subject: &Subject, send: &Sender<Finding>, endurance: Option<u64>) {
+    let tell = |finding| {
+        let _ = send.blocking_send(finding);
+    };
+    let config = &subject.config;
+    let before = keeper(config).process().and_then(doctor::Process::written);
+    let begun = std::time::Instant::now();
+    let place = match Place::of(&config.agent.data_dir) {
+        Ok(place) => place,
+        Err(why) => {
+            let remedy = "set agent.data-dir, or run it as root or as the agent's user";
+            for check in ["storage", "fdatasync", "room", "flash"] {
+                tell(Finding::unknown(check, why.clone(), remedy));
+            }
+            return;
+        }
+    };
+    tell(doctor::storage(&place));
+    tell(doctor::fdatasync(&place));
+    tell(doctor::room(&place, &config.storage));
+    tell(doctor::flash(&place, &rate(config, before, begun), doctor::machine_up(), endurance));
+}
+
+/// What the agent writes: since its start if that is a while ago, else in the next seconds.
+fn rate(config: &Config, before: Option<Counted>, begun: std::time::Instant) -> Result<Counted, String> {
+    let process = match keeper(config) {
+        Keeper::Nobody => return Err("no agent runs, so its rate is not known".to_owned()),
+        Keeper::Unseen => return Err("whether an agent runs cannot be seen by this user".to_owned()),
+        Keeper::Process(process) => process,
+    };
+    let unseen = || format!("what process {} writes cannot be seen by this user", process.pid);
+    let before = before.ok_or_else(unseen)?;
+    if before.over >= SETTLED {
+        return Ok(before);
+    }
+    std::thread::sleep(WATCHED.saturating_sub(begun.elapsed()));
+    let after = process.written().ok_or_else(unseen)?;
+    Ok(Counted { bytes: after.bytes.saturating_sub(before.bytes), over: after.over.saturating_sub(before.over) })
+}
+
+/// The worse of two verdicts with what goes with it.
+fn worse(one: Finding, other: Option<(Verdict, String, &str)>) -> Finding {
+    match other {
+        Some((verdict, found, remedy)) => one.and(verdict, &found, remedy),
+        None => one,
+    }
+}

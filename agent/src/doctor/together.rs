@@ -1,0 +1,201 @@
+//! Agent and gateway: the one that runs here, the way up, and whether their versions fit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use godwit_mesh::doctor::{self, Endpoint, Finding, Keeper, Process, Verdict};
+use godwit_mesh::door::ClientTls;
+use serde_json::Value;
+use tokio::sync::mpsc::Sender;
+
+use super::{Subject, keeper, now, worse};
+use crate::config::Config;
+
+const VERSIONS: &str = "versions";
+
+/// What is known of a version: itself, or why not.
+type Version = Result<String, String>;
+
+/// Asks both and tells what they say.
+pub(super) async fn together(subject: &Subject, send: &Sender<Finding>) {
+    let (agent, (findings, gateway)) = tokio::join!(agent(subject), way(&subject.config));
+    let (agent, version) = agent;
+    let versions = versions(env!("CARGO_PKG_VERSION"), version.as_ref(), gateway.as_ref());
+    for finding in [agent].into_iter().chain(findings).chain([versions]) {
+        let _ = send.send(finding).await;
+    }
+}
+
+/// The agent that runs, its link, and its version; no version where none runs.
+async fn agent(subject: &Subject) -> (Finding, Option<Version>) {
+    const CHECK: &str = "agent";
+    let config = subject.config.clone();
+    let kept = tokio::task::spawn_blocking(move || keeper(&config)).await.unwrap_or(Keeper::Unseen);
+    let folder = subject.config.agent.data_dir.display();
+    let process = match kept {
+        Keeper::Nobody => return (Finding::ok(CHECK, format!("none runs on {folder}")), None),
+        Keeper::Unseen => {
+            let finding = Finding::unknown(CHECK, format!("{folder} may not be looked at by this user"), "run it as root");
+            return (finding, Some(Err("not known".to_owned())));
+        }
+        Keeper::Process(process) => process,
+    };
+    let finding =
+        worse(Finding::ok(CHECK, format!("{} runs as process {}", process.name, process.pid)), replaced(&process));
+    match status(subject).await {
+        Ok(status) => {
+            let version = doctor::version_in(&status);
+            let status: Value = serde_json::from_slice(&status).unwrap_or_default();
+            (worse(finding, link(status.get("link"), subject.config.gateway.url.is_some())), Some(version))
+        }
+        Err(why) => {
+            let remedy = "GODWIT_TOKEN or --token-file shows a token, --server and --ca-file say where and whom to trust";
+            (finding.and(Verdict::Unknown, &format!("its status is not known: {why}"), remedy), Some(Err(why)))
+        }
+    }
+}
+
+fn replaced(process: &Process) -> Option<(Verdict, String, &'static str)> {
+    let replaced = process.replaced()?;
+    replaced
+        .then(|| (Verdict::Warn, "its program was replaced since it started".to_owned(), "restart it to run the new one"))
+}
+
+/// What the agent says of its link.
+fn link(link: Option<&Value>, wanted: bool) -> Option<(Verdict, String, &'static str)> {
+    let link = link?;
+    let text = |name: &str| link.get(name).and_then(Value::as_str).unwrap_or_default();
+    match text("state") {
+        _ if !wanted => Some((Verdict::Ok, "it works alone".to_owned(), "")),
+        "up" => Some((Verdict::Ok, "its link is up".to_owned(), "")),
+        "held" => Some((Verdict::Warn, "its link is held by hand".to_owned(), "godwit link resume")),
+        state => {
+            Some((Verdict::Warn, format!("its link is {state}: {}", text("error")), "events wait, and go up by themselves"))
+        }
+    }
+}
+
+async fn status(subject: &Subject) -> Result<Vec<u8>, String> {
+    let url = match &subject.server {
+        Some(url) => url.clone(),
+        None => own_url(&subject.config),
+    };
+    let endpoint = Endpoint::new(&url, subject.trust.clone()).map_err(|e| e.to_string())?;
+    let addresses = endpoint.resolve().await.map_err(|e| e.to_string())?;
+    let answer = endpoint.get(&addresses, "/status", subject.token.as_deref()).await.map_err(|e| e.to_string())?;
+    if answer.status == 200 { Ok(answer.body) } else { Err(format!("/status answers {}", answer.status)) }
+}
+
+/// Where the agent of this configuration is reached from its own machine.
+fn own_url(config: &Config) -> String {
+    let scheme = if config.http.tls_cert.is_some() { "https" } else { "http" };
+    let mut address = config.http.listen;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("{scheme}://{address}")
+}
+
+/// The way to the gateway, and its version; no version where there is no gateway.
+async fn way(config: &Config) -> (Vec<Finding>, Option<Version>) {
+    let Some(url) = &config.gateway.url else {
+        let alone = "no gateway is configured: the agent works alone, and events wait";
+        return (vec![Finding::ok("name", "nothing to look up"), Finding::ok("gateway", alone)], None);
+    };
+    let unknown = |why: &str| Some(Err(why.to_owned()));
+    let endpoint = match Endpoint::new(url, ClientTls::new(config.gateway.ca_file.as_deref())) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            let findings = vec![
+                Finding::unknown("name", "gateway.url is no URL", ""),
+                Finding::fail("gateway", format!("gateway.url: {error}"), "mend it"),
+            ];
+            return (findings, unknown("it has no URL"));
+        }
+    };
+    let (name, addresses): (Finding, Vec<SocketAddr>) = match doctor::name(&endpoint).await {
+        Ok(found) => found,
+        Err(failed) => {
+            let gateway = Finding::fail("gateway", format!("{} has no address", endpoint.shown()), "see name");
+            return (vec![failed, gateway], unknown("it has no address"));
+        }
+    };
+    let file = config.gateway.token_file.clone();
+    let token = tokio::task::spawn_blocking(move || file.and_then(|file| std::fs::read_to_string(file).ok()));
+    // One that cannot be read is the matter of the check of the doors.
+    let token = token.await.ok().flatten().map(|token| token.trim().to_owned());
+    let asked = doctor::gateway(&endpoint, &addresses, token.as_deref(), now()).await;
+    (std::iter::once(name).chain(asked.findings).collect(), Some(asked.version))
+}
+
+/// Whether this program, the running agent and the gateway fit. They talk across versions; but what is mended is so only where it
+/// is installed.
+fn versions(ours: &str, agent: Option<&Version>, gateway: Option<&Version>) -> Finding {
+    let shown = |version: Option<&Version>, none: &str| match version {
+        None => none.to_owned(),
+        Some(Ok(version)) => version.clone(),
+        Some(Err(why)) => format!("not known ({why})"),
+    };
+    let found = format!(
+        "this program {ours}, agent {}, gateway {}",
+        shown(agent, "not running"),
+        shown(gateway, "none configured")
+    );
+    let known = |version: Option<&Version>| version.and_then(|version| version.as_ref().ok()).cloned();
+    let (agent_is, gateway_is) = (known(agent), known(gateway));
+    let mut finding = Finding::ok(VERSIONS, found).with("doctor", ours);
+    finding = finding.with("agent", agent_is.clone()).with("gateway", gateway_is.clone());
+    let unseen = |version: Option<&Version>| version.is_some_and(Result::is_err);
+    if unseen(agent) || unseen(gateway) {
+        finding = finding.and(Verdict::Unknown, "", "");
+    }
+    if agent_is.as_deref().is_some_and(|agent| agent != ours) {
+        finding = finding.and(
+            Verdict::Warn,
+            "the running agent is not of this version",
+            "restart it, or install one version of all",
+        );
+    }
+    let side = agent_is.as_deref().unwrap_or(ours);
+    if gateway_is.as_deref().is_some_and(|gateway| minor(gateway) != minor(side)) {
+        let remedy = "they talk, by the older one's protocol; bring both to one version when you can";
+        finding = finding.and(Verdict::Warn, "agent and gateway are of different versions", remedy);
+    }
+    finding
+}
+
+/// `0.1` of `0.1.7`.
+fn minor(version: &str) -> &str {
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(agent: &Option<Version>, gateway: &Option<Version>) -> Verdict {
+        versions("0.1.2", agent.as_ref(), gateway.as_ref()).verdict
+    }
+
+    #[test]
+    fn versions_that_differ_warn_and_those_not_told_are_not_ok() {
+        let is = |version: &str| Some(Ok(version.to_owned()));
+        let not = || Some(Err("/status answers 401".to_owned()));
+        assert_eq!(verdict(&None, &None), Verdict::Ok);
+        assert_eq!(verdict(&is("0.1.2"), &is("0.1.9")), Verdict::Ok, "a patch apart");
+        assert_eq!(verdict(&is("0.1.2"), &is("0.2.0")), Verdict::Warn);
+        assert_eq!(verdict(&is("0.1.1"), &is("0.1.1")), Verdict::Warn, "replaced and not restarted");
+        assert_eq!(verdict(&is("0.1.2"), &not()), Verdict::Unknown);
+        assert_eq!(verdict(&not(), &is("0.1.2")), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_link_that_is_down_or_held_is_told() {
+        let of =
+            |state: &str| link(Some(&serde_json::json!({ "state": state, "error": "refused" })), true).expect("a link").0;
+        assert_eq!((of("up"), of("down"), of("held")), (Verdict::Ok, Verdict::Warn, Verdict::Warn));
+        let alone = link(Some(&serde_json::json!({ "state": "down" })), false).expect("a link");
+        assert_eq!(alone.0, Verdict::Ok);
+    }
+}

@@ -1,0 +1,44 @@
+//! `godwit doctor`: the agent's checks of this board; see [`godwit_agent::doctor`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use godwit_agent::doctor::{self, Subject};
+use godwit_agent::flags::Flags;
+
+use crate::client::{DEFAULT_AGENT, ServerArgs};
+
+const EXAMPLES: &str = "\
+Looks at the board that it runs on, whether the agent runs or not, and changes nothing. Whose configuration: that of --config,
+else of the agent that listens at --server on this machine, else /etc/godwit/agent.toml, else the defaults. All checks together
+take no more than 30 s. Exit codes: 0 all ok, or worth a warning, or not known from here; 1 a check failed. What is `unknown`
+may be known to root or to the agent's own user.
+
+Examples:
+  godwit doctor
+  godwit doctor --config /etc/godwit/agent.toml --json
+  sudo godwit doctor --endurance 40TBW";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[group(skip)]
+pub(crate) struct DoctorArgs {
+    /// The agent's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    what: doctor::DoctorArgs,
+}
+
+pub(crate) fn run(server: &ServerArgs, args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let token = server.token()?;
+    let mut subject = match args.config {
+        Some(file) => Subject::of_flags(Flags { config: Some(file), ..Flags::default() })?,
+        None => Subject::of_running(server.server(), DEFAULT_AGENT)?,
+    };
+    if let Some(server) = server.server() {
+        subject.server = Some(server.to_owned());
+    }
+    (subject.token, subject.trust) = (token, server.trust());
+    doctor::run(subject, &args.what)
+}

@@ -1,0 +1,137 @@
+# common.sh: what the scripts of cross/ share: where things are kept, the names of the targets, how progress is shown.
+# Sourced, from any folder; sets `root` to the checkout and `cache` to a folder outside it.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cache=${GODWIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/godwit}
+dist=${GODWIT_DIST:-$root/dist}
+targets="aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf x86_64-unknown-linux-gnu"
+# The oldest glibc that our binaries run on: Debian 10, Ubuntu 18.10, RHEL 8, Yocto 3.0.
+oldest_glibc=2.28
+export PATH=$PATH:/usr/sbin:/sbin
+
+# Debian's name of a target's architecture.
+debian_arch() {
+    case $1 in
+    aarch64-unknown-linux-gnu) echo arm64 ;;
+    armv7-unknown-linux-gnueabihf) echo armhf ;;
+    x86_64-unknown-linux-gnu) echo amd64 ;;
+    *) die "no target $1; there are: $targets" ;;
+    esac
+}
+
+# The folder of an architecture's libraries in Debian.
+multiarch() {
+    case $1 in
+    arm64) echo aarch64-linux-gnu ;;
+    armhf) echo arm-linux-gnueabihf ;;
+    amd64) echo x86_64-linux-gnu ;;
+    esac
+}
+
+# The version in Cargo.toml.
+version_of() { sed -nE 's/^version = "(.*)"/\1/p' "$root/Cargo.toml" | head -n 1; }
+
+# The time that all files get: of the last commit, so that the same commit gives the same bytes.
+commit_seconds() { echo "${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/Cargo.toml")}"; }
+
+# The first lines of a script, from its name to the first line that is no comment: its help.
+usage() { awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"; }
+
+die() {
+    echo "${0##*/}: $*" >&2
+    exit 1
+}
+
+# step NAME COMMAND…: runs it and says how long it took. No condition around it: `set -e` must hold in COMMAND.
+step() {
+    local name=$1 begun=$SECONDS
+    shift
+    printf -- '-- %s\n' "$name" >&2
+    "$@"
+    printf -- '-- %s: %d s\n' "$name" $((SECONDS - begun)) >&2
+}
+
+# once FOLDER COMMAND…: has COMMAND fill a new folder, given as its last argument, and only then gives it its name. What was cut
+# short leaves nothing behind that could be taken for whole; two at a time do not meet.
+once() {
+    local folder=$1
+    shift
+    [ -d "$folder" ] && return
+    mkdir -p "$(dirname "$folder")"
+    (
+        flock 9
+        [ -d "$folder" ] && exit
+        rm -rf "$folder.part"
+        mkdir "$folder.part"
+        "$@" "$folder.part" && mv "$folder.part" "$folder"
+    ) 9>"$folder.lock"
+}
+
+# The address of a Debian mirror, as this machine's own apt knows it.
+debian_mirror() {
+    if [ -n "${GODWIT_DEBIAN_MIRROR:-}" ]; then
+        echo "$GODWIT_DEBIAN_MIRROR"
+        return
+    fi
+    local found
+    found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
+        sed 's/#.*//' | grep -oE '(https?|file|mirror\+https?)://[^] ]+' | grep -E '/debian/?$' | head -n 1)
+    [ -n "$found" ] || die "no Debian mirror among this machine's apt sources: set GODWIT_DEBIAN_MIRROR to the URL of one"
+    echo "${found%/}"
+}
+
+# debian_apt SUITE STATE PROGRAM ARGUMENT…: apt-get or apt-cache with a state of its own in the folder STATE, for the architectures
+# in STATE/architectures; the machine's packages are neither asked nor changed, signatures are checked.
+debian_apt() {
+    local suite=$1 state=$2 program=$3 keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror arch archs=()
+    shift 3
+    [ -f "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
+    mirror=$(debian_mirror) || exit 1
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+    echo "deb [signed-by=$keyring] $mirror $suite main" >"$state/sources.list"
+    while read -r arch; do archs+=(-o "APT::Architectures::=$arch"); done <"$state/architectures"
+    "$program" "${archs[@]}" -o APT::Architecture="$(head -n 1 "$state/architectures")" -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=/dev/null -o Dir::State="$state" \
+        -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -o Dir::State::status=/dev/null \
+        -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o Acquire::Retries=3 "$@"
+}
+
+# debian_packages SUITE PACKAGE… FOLDER: fetches packages, unpacks them into FOLDER, and writes name, version and SHA-256 of each to
+# FOLDER/packages.lock. `+NAME` stands for the package with all that it needs; `NAME>PATTERN` for the one that NAME needs and
+# whose name matches PATTERN (a regular expression), again with all that it needs.
+debian_packages() {
+    local suite=$1 folder=${*: -1} package packages=() status=0
+    local apt=$folder/.apt
+    mkdir "$apt"
+    # Those that the packages name; amd64 where one names none, but for packages that are for all.
+    for package in "${@:2:$#-2}"; do
+        case $package in
+        *:all) ;;
+        *:*) echo "${package##*:}" ;;
+        *) echo amd64 ;;
+        esac
+    done | sort -u >"$apt/architectures"
+    debian_apt "$suite" "$apt" apt-get -q update >"$apt/log" 2>&1 || status=1
+    for package in "${@:2:$#-2}"; do
+        [ "$status" -eq 0 ] || break
+        if [[ $package == *'>'* ]]; then
+            package=+$(debian_apt "$suite" "$apt" apt-cache depends "${package%%>*}" | grep -oE "${package#*>}" | head -n 1)
+        fi
+        if [[ $package == +* ]]; then
+            mapfile -t -O "${#packages[@]}" packages < <(
+                debian_apt "$suite" "$apt" apt-get -q -y --no-install-recommends --print-uris install "${package#+}" 2>>"$apt/log" |
+                    sed -nE "s/^'[^']*' ([^_]+)_.*_([a-z0-9]+)\\.deb .*/\\1:\\2/p" | sed 's/:all$//'
+            )
+        else
+            packages+=("${package%:all}")
+        fi
+    done
+    mkdir "$apt/debs"
+    [ "$status" -eq 0 ] && (cd "$apt/debs" && debian_apt "$suite" "$apt" apt-get -q download "${packages[@]}") >>"$apt/log" 2>&1 ||
+        { cat "$apt/log" >&2 && return 1; }
+    for package in "$apt"/debs/*.deb; do
+        dpkg-deb -x "$package" "$folder" || return 1
+        printf '%s %s\n' "$(dpkg-deb -W --showformat='${Package}:${Architecture} ${Version}' "$package")" \
+            "$(sha256sum <"$package" | cut -d' ' -f1)"
+    done >"$folder/packages.lock"
+    rm -rf "$apt"
+}

@@ -1,0 +1,215 @@
+//! Other processes as `/proc` shows them: who keeps the data folder, who listens on a port, and what the agent does.
+//!
+//! Of a process of another user only a part is shown; what is not is `None`.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::ports;
+use super::wear::Counted;
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name: `godwit-agent`.
+    pub name: String,
+}
+
+impl Process {
+    /// The process of this number, if it is there.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
+        Some(Self { pid, name })
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        let bytes = fs::read(format!("/proc/{}/{file}", self.pid)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Its command line.
+    #[must_use]
+    pub fn arguments(&self) -> Option<Vec<String>> {
+        let words = self.read("cmdline")?;
+        Some(words.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
+    }
+
+    /// Its environment, for its own user and root.
+    #[must_use]
+    pub fn environment(&self) -> Option<Vec<(String, String)>> {
+        let words = self.read("environ")?;
+        let pairs = words.split('\0').filter_map(|pair| pair.split_once('='));
+        Some(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The folder that it works in, for its own user and root.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
+    }
+
+    /// Whether its program's file has been replaced since it started; for its own user and root.
+    #[must_use]
+    pub fn replaced(&self) -> Option<bool> {
+        let file = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        Some(file.to_string_lossy().ends_with(" (deleted)"))
+    }
+
+    /// Bytes that it wrote to block devices since it started, and how long ago that is; `None` for other users.
+    #[must_use]
+    pub fn written(&self) -> Option<Counted> {
+        let bytes = field(&self.read("io")?, "write_bytes:")?.parse().ok()?;
+        let begun = started(&self.read("stat")?, rustix::param::clock_ticks_per_second())?;
+        Some(Counted { bytes, over: machine_up()?.saturating_sub(begun) })
+    }
+
+    /// Memory that it has, in bytes.
+    pub(super) fn resident(&self) -> Option<u64> {
+        let kib: u64 = field(&self.read("status")?, "VmRSS:")?.trim_end_matches("kB").trim().parse().ok()?;
+        kib.checked_mul(1024)
+    }
+
+    /// How many files it may have open.
+    pub(super) fn open_files(&self) -> Option<u64> {
+        soft_limit(&self.read("limits")?)
+    }
+}
+
+/// Who has a data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keeper {
+    /// No process.
+    Nobody,
+    /// This one: the agent.
+    Process(Process),
+    /// This user may not look.
+    Unseen,
+}
+
+impl Keeper {
+    /// The process, if it is known.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        if let Self::Process(process) = self { Some(process) } else { None }
+    }
+}
+
+/// How long the machine has been running.
+#[must_use]
+pub fn machine_up() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    Duration::try_from_secs_f64(text.split_whitespace().next()?.parse().ok()?).ok()
+}
+
+/// The process that has locked a data folder.
+#[must_use]
+pub fn keeper(data_dir: &Path) -> Keeper {
+    let inode = match fs::metadata(data_dir.join("lock")) {
+        Ok(about) => about.ino(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Keeper::Nobody,
+        Err(_) => return Keeper::Unseen,
+    };
+    let Ok(locks) = fs::read_to_string("/proc/locks") else { return Keeper::Unseen };
+    match locker(&locks, inode) {
+        Some(pid) => Process::of(pid).map_or(Keeper::Unseen, Keeper::Process),
+        None => Keeper::Nobody,
+    }
+}
+
+/// The process that listens at a TCP address, or `None` if none does or it is another user's.
+#[must_use]
+pub fn listener_pid(address: SocketAddr) -> Option<u32> {
+    let inode = ports::listening(address)?;
+    ports::owner(inode)
+}
+
+/// The process that has this file locked for itself, in `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`. By the
+/// inode alone: the device's number is another one on overlay and btrfs.
+fn locker(text: &str, inode: u64) -> Option<u32> {
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields.as_slice() else { return None };
+        let same = file.rsplit(':').next()?.parse() == Ok(inode);
+        pid.parse().ok().filter(|_| same)
+    };
+    text.lines().find_map(line)
+}
+
+/// What follows `name` on its line.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// When a process began, after the start of the machine: the 22nd field of `stat`, in clock ticks. The second field is a name
+/// in brackets, which may hold anything.
+fn started(stat: &str, ticks: u64) -> Option<Duration> {
+    let after = stat.rsplit_once(") ")?.1;
+    let start: u64 = after.split(' ').nth(19)?.parse().ok()?;
+    Some(Duration::from_millis(start.checked_mul(1000)?.checked_div(ticks)?))
+}
+
+/// `Max open files            1024                 524288               files`
+fn soft_limit(limits: &str) -> Option<u64> {
+    let soft = field(limits, "Max open files")?.split_whitespace().next()?;
+    if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::DataDir;
+
+    #[test]
+    fn who_keeps_a_folder_is_found_without_touching_its_lock() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!(keeper(dir.path()), Keeper::Nobody);
+        let lock = DataDir::lock(dir.path()).expect("free");
+        assert_eq!(keeper(dir.path()).process().map(|process| process.pid), Some(std::process::id()));
+        drop(lock);
+        assert_eq!(keeper(dir.path()), Keeper::Nobody, "the file stays, the lock does not");
+    }
+
+    #[test]
+    fn locks_of_others_are_not_ours() {
+        let text = "\
+1: POSIX  ADVISORY  WRITE 813 00:19:1141 0 EOF
+2: FLOCK  ADVISORY  WRITE 905 b3:02:261234 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 906 b3:02:261234 0 EOF
+3: FLOCK  ADVISORY  READ 907 b3:02:99 0 EOF
+4: OFDLCK ADVISORY  READ -1 00:06:8 0 0
+";
+        assert_eq!(locker(text, 261_234), Some(905));
+        assert_eq!((locker(text, 1141), locker(text, 99), locker(text, 1)), (None, None, None));
+    }
+
+    #[test]
+    fn what_proc_tells_of_a_process_is_read() {
+        let stat =
+            "4242 (a) b (c)) S 1 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 123456 1000 200 18446744073709551615";
+        assert_eq!(started(stat, 100), Some(Duration::from_millis(1_234_560)));
+        assert_eq!(started("nonsense", 100), None);
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+            Max open files            1024                 524288               files\n";
+        assert_eq!(soft_limit(limits), Some(1024));
+        assert_eq!(soft_limit("Max open files            unlimited            unlimited            files"), Some(u64::MAX));
+        assert_eq!(field("rchar: 9\nwrite_bytes: 4096\ncancelled_write_bytes: 1\n", "write_bytes:"), Some("4096"));
+    }
+
+    #[test]
+    fn this_process_tells_of_itself() {
+        let this = Process::of(std::process::id()).expect("runs");
+        assert!(this.arguments().is_some_and(|words| !words.is_empty()));
+        assert!(this.resident().is_some_and(|bytes| bytes > 0));
+        assert!(this.open_files().is_some());
+        assert_eq!(this.folder(), std::env::current_dir().ok());
+        assert!(this.written().is_some_and(|counted| counted.over < Duration::from_secs(86_400)));
+        assert_eq!(Process::of(u32::MAX), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! Free space: may the brokers grow as far as they are allowed to, and is the reserve there by which cursors and the ledger are
+//! still written on a full disk?
+//!
+//! The limit is found as the agent finds it (`storage.max-bytes`, else what the first start chose and kept in `max-bytes`, else
+//! what a first start would choose now), and the reserve is the journal's: spare segments beside those in use.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::place::Place;
+use super::report::{Finding, Verdict};
+use super::units::size;
+use crate::config::Storage;
+use crate::journal::RESERVE_SEGMENTS;
+use crate::process::{chosen_limit, chosen_segment};
+
+const CHECK: &str = "room";
+
+/// A broker works with no fewer segments.
+const LEAST_SEGMENTS: u64 = 4;
+
+/// Folders below `brokers` are `<namespace>/<name>/journal` and `dead-letters`.
+const DEPTH: u32 = 3;
+
+/// What of the disk is used for events, and what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    total: u64,
+    free: u64,
+    free_files: u64,
+    /// What lies under `brokers`; `None` when this user may not look.
+    used: Option<Used>,
+    limit: u64,
+    segment: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Used {
+    bytes: u64,
+    journals: u64,
+    /// Spare segments that are missing in the journals' reserves.
+    missing: u64,
+}
+
+/// Free space in the data folder. Blocks as long as its file system does.
+#[must_use]
+pub fn room(place: &Place, section: &Storage) -> Finding {
+    match look(place, section) {
+        Ok(seen) => judge(&seen, &place.shown()),
+        Err(e) => Finding::unknown(CHECK, format!("the free space of {}: {e}", place.shown()), ""),
+    }
+}
+
+fn look(place: &Place, section: &Storage) -> io::Result<Seen> {
+    let stat = rustix::fs::statvfs(&place.there)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let mut used = Used::default();
+    let used = match add(&place.folder.join("brokers"), DEPTH, &mut used) {
+        Ok(()) => Some(used),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Some(used),
+        Err(_) => None,
+    };
+    let kept = || fs::read_to_string(place.folder.join("max-bytes")).ok()?.trim().parse().ok();
+    let limit = section.max_bytes.map(|size| size.0).or_else(kept).unwrap_or_else(|| chosen_limit(free));
+    Ok(Seen {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free,
+        // Some file systems make room for files as they come, and tell of none.
+        free_files: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
+        used,
+        limit,
+        segment: section.segment_bytes.map_or_else(|| chosen_segment(limit), |size| size.0),
+    })
+}
+
+/// Adds up what is in a folder and those below it; a journal is a folder that holds segments.
+fn add(folder: &Path, depth: u32, used: &mut Used) -> io::Result<()> {
+    let (mut segments, mut spares) = (0, 0);
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // A segment may be renamed or go while we look.
+        let Ok(about) = entry.metadata() else { continue };
+        if about.is_dir() {
+            if let Some(depth) = depth.checked_sub(1) {
+                add(&entry.path(), depth, used)?;
+            }
+            continue;
+        }
+        used.bytes += about.len();
+        let name = entry.file_name();
+        segments += u64::from(name.as_encoded_bytes().starts_with(b"seg-"));
+        spares += u64::from(name.as_encoded_bytes().starts_with(b"spare-"));
+    }
+    if segments > 0 {
+        used.journals += 1;
+        used.missing += (RESERVE_SEGMENTS as u64).saturating_sub(spares);
+    }
+    Ok(())
+}
+
+fn judge(seen: &Seen, folder: &str) -> Finding {
+    let Seen { total, free, limit, segment, .. } = *seen;
+    let mut finding = Finding::ok(CHECK, format!("{} of {} free in {folder}", size(free), size(total)))
+        .with("free_bytes", free)
+        .with("total_bytes", total)
+        .with("limit_bytes", limit);
+    let Some(used) = seen.used else {
+        let found = "what the brokers take cannot be seen by this user";
+        return finding.and(Verdict::Unknown, found, "run it as root or as the agent's user");
+    };
+    let found = format!("brokers take {} of the {} that they may", size(used.bytes), size(limit));
+    finding = finding.and(Verdict::Ok, &found, "").with("used_bytes", used.bytes);
+    let make_room = format!("free some space there, or set agent.data-dir; a segment takes {}", size(segment));
+    if seen.free_files == 0 {
+        return finding.and(Verdict::Fail, "no more files can be made (no free inodes)", &make_room);
+    }
+    if used.journals == 0 {
+        let least = segment.saturating_mul(LEAST_SEGMENTS);
+        if free < least {
+            let found = format!("a broker needs {LEAST_SEGMENTS} segments, {}", size(least));
+            return finding.and(Verdict::Fail, &found, &make_room);
+        }
+    } else if used.missing > 0 && free < used.missing.saturating_mul(segment) {
+        let found = format!("{} spare segments of the reserve for cursors and ledger are missing", used.missing);
+        return finding.and(Verdict::Fail, &found, &make_room);
+    } else if free < segment && used.bytes < limit {
+        let found = "full: there is no room for another segment, so new events are refused or the oldest go";
+        return finding.and(Verdict::Fail, found, &make_room);
+    }
+    if limit.saturating_sub(used.bytes) > free {
+        let found = "the limit is more than the disk has: it will be full before brokers are at their limit";
+        return finding.and(Verdict::Warn, found, "set storage.max-bytes lower, or free some space");
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(free_mib: u64, used_mib: u64, limit_mib: u64, missing: u64) -> Verdict {
+        let used = Used { bytes: used_mib << 20, journals: u64::from(used_mib > 0), missing };
+        let seen = Seen {
+            total: 1 << 30,
+            free: free_mib << 20,
+            free_files: 1000,
+            used: Some(used),
+            limit: limit_mib << 20,
+            segment: 8 << 20,
+        };
+        judge(&seen, "/data").verdict
+    }
+
+    #[test]
+    fn there_is_room_for_all_that_is_allowed_or_it_is_said() {
+        assert_eq!(verdict(600, 100, 400, 0), Verdict::Ok);
+        assert_eq!(verdict(200, 100, 400, 0), Verdict::Warn, "the limit is beyond the disk");
+        assert_eq!(verdict(2, 100, 400, 0), Verdict::Fail, "no room for a segment");
+        assert_eq!(verdict(2, 400, 400, 0), Verdict::Ok, "at its limit it needs no more");
+        assert_eq!(verdict(9, 400, 400, 2), Verdict::Fail, "the reserve is not there");
+        assert_eq!(verdict(20, 0, 20, 0), Verdict::Fail, "too little to begin with");
+    }
+
+    #[test]
+    fn what_journals_take_is_added_up_with_their_reserve() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let journal = dir.path().join("brokers/default/default/journal");
+        fs::create_dir_all(&journal).expect("made");
+        for (name, bytes) in [("seg-0000000000000001-0000000000000000", 1000), ("spare-0000000000000001", 500)] {
+            fs::write(journal.join(name), vec![0; bytes]).expect("written");
+        }
+        let mut used = Used::default();
+        add(&dir.path().join("brokers"), DEPTH, &mut used).expect("read");
+        assert_eq!(used, Used { bytes: 1500, journals: 1, missing: RESERVE_SEGMENTS as u64 - 1 });
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_not_ok() {
+        let seen = Seen { total: 1 << 30, free: 1 << 29, free_files: 9, used: None, limit: 1 << 28, segment: 8 << 20 };
+        assert_eq!(judge(&seen, "/data").verdict, Verdict::Unknown);
+    }
+}

@@ -1,0 +1,207 @@
+//! `godwit doctor` and `godwit-agent doctor` on real boards: what is well is ok, what is broken on purpose is found by name with
+//! what to do, and neither hangs.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use godwit_tests::disk::Disk;
+use godwit_tests::faketime::{self, Clock};
+use godwit_tests::keys::Keys;
+use godwit_tests::lab;
+use godwit_tests::node::Node;
+use godwit_tests::pair::Pair;
+use godwit_tests::wait::{self, Seen};
+use godwit_tests::{binaries, need, skip};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the doctor promises for all checks together, and a little for the process itself.
+const BOUND: Duration = Duration::from_secs(35);
+
+/// What a doctor said.
+struct Report {
+    code: i32,
+    json: Value,
+}
+
+impl Report {
+    /// Runs `program doctor --json` on an agent's configuration.
+    fn of(program: &str, agent: &Node) -> Result<Self> {
+        let config = agent.write_config()?.display().to_string();
+        Self::run(program, &["--config", &config], &agent.environment)
+    }
+
+    fn run(program: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Self> {
+        let begun = Instant::now();
+        let mut command = Command::new(binaries::path(program));
+        command.arg("doctor").args(arguments).arg("--json");
+        let output = command.envs(environment.iter().map(|(name, value)| (name, value))).output()?;
+        assert!(begun.elapsed() < BOUND, "it took {:?}", begun.elapsed());
+        let text = String::from_utf8(output.stdout)?;
+        let json = serde_json::from_str(&text)
+            .with_context(|| format!("not JSON: {text}\n{}", String::from_utf8_lossy(&output.stderr)))?;
+        Ok(Self { code: output.status.code().context("it was killed")?, json })
+    }
+
+    fn check(&self, name: &str) -> &Value {
+        let checks = self.json["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["check"] == name).unwrap_or_else(|| panic!("no {name} in {}", self.json))
+    }
+
+    /// Expects a check to have this verdict; gives what was found and what to do.
+    fn expect(&self, name: &str, verdict: &str) -> String {
+        let check = self.check(name);
+        assert_eq!(check["verdict"], verdict, "{check:#}");
+        format!("{} -> {}", check["found"], check["remedy"])
+    }
+}
+
+#[test]
+fn a_healthy_pair_is_well_and_both_programs_say_so() -> Result<()> {
+    lab::run(|lab| {
+        let mut pair = Pair::start(lab)?;
+        wait::until("the link is up", LIMIT, || match pair.agent.status() {
+            Ok(status) if status["link"]["state"] == "up" => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?}")),
+        })?;
+        let pid = pair.agent.process().pid().to_string();
+        for program in ["godwit", "godwit-agent"] {
+            let report = Report::of(program, &pair.agent)?;
+            assert_eq!(report.code, 0, "{:#}", report.json);
+            assert!(report.expect("ports", "ok").contains(&pid), "{:#}", report.check("ports"));
+            assert!(report.expect("agent", "ok").contains("link is up"));
+            for good in ["kernel", "libc", "memory", "entropy", "config", "doors", "room", "name", "gateway", "versions"] {
+                report.expect(good, "ok");
+            }
+            assert_eq!(report.check("versions")["values"]["gateway"], env!("CARGO_PKG_VERSION"));
+            assert!(report.check("fdatasync")["values"]["median_us"].as_u64().is_some_and(|us| us > 0));
+            assert!(report.check("flash")["values"]["agent_bytes_per_day"].is_u64(), "{:#}", report.check("flash"));
+        }
+        // Found by its port, with the flags and in the folder it was started with.
+        let report = Report::run("godwit", &["--server", &format!("http://{}", pair.agent.http())], &[])?;
+        assert_eq!(report.code, 0, "{:#}", report.json);
+        assert!(report.json["subject"].as_str().is_some_and(|subject| subject.contains(&pid)), "{:#}", report.json);
+        assert!(report.expect("agent", "ok").contains(&pid));
+        let left: Vec<_> = std::fs::read_dir(pair.agent.data())?.flatten().map(|entry| entry.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().contains("doctor")), "{left:?}");
+        pair.agent.stop()?;
+        let report = Report::of("godwit-agent", &pair.agent)?;
+        assert_eq!(report.code, 0, "a stopped agent is nothing wrong: {:#}", report.json);
+        assert!(report.expect("agent", "ok").contains("none runs"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_port_taken_by_a_stranger_is_found_with_its_pid() -> Result<()> {
+    lab::run(|lab| {
+        let agent = Node::agent(lab, "agent-1")?;
+        let _stranger = TcpListener::bind(agent.mqtt())?;
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        let said = report.expect("ports", "fail");
+        assert!(said.contains(&std::process::id().to_string()) && said.contains("mqtt.listen"), "{said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_small_full_disk_is_found_and_memory_is_no_disk() -> Result<()> {
+    need!("a_small_full_disk_is_found_and_memory_is_no_disk", root, "losetup", "mkfs.ext4");
+    lab::run(|lab| {
+        let mut agent = Node::agent(lab, "agent-1")?;
+        let disk = Disk::ext4(lab, "disk", 64)?;
+        agent.keep_data_at(disk.path());
+        agent.set("storage.segment-bytes", "4MiB");
+        agent.start()?;
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.check("storage")["values"]["file_system"], "ext4");
+        assert_ne!(report.check("room")["verdict"], "fail", "{:#}", report.check("room"));
+        agent.stop()?;
+        disk.fill(1 << 20)?;
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1, "{:#}", report.json);
+        report.expect("room", "fail");
+        let memory = Disk::tmpfs(lab, "memory", 64)?;
+        agent.keep_data_at(memory.path());
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        assert!(report.expect("storage", "fail").contains("agent.data-dir"));
+        report.expect("fdatasync", "fail");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_expired_certificate_is_found_on_both_sides() -> Result<()> {
+    need!("an_expired_certificate_is_found_on_both_sides", "openssl");
+    lab::run(|lab| {
+        let keys = Keys::make(lab, std::net::Ipv4Addr::LOCALHOST.into())?;
+        let mut gateway = Node::gateway(lab)?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        for (node, key) in [(&mut gateway, "http"), (&mut agent, "http")] {
+            node.set(&format!("{key}.tls-cert"), &keys.certificate.display().to_string());
+            node.set(&format!("{key}.tls-key"), &keys.key.display().to_string());
+        }
+        agent.set("gateway.url", &format!("https://localhost:{}", gateway.http().port()));
+        agent.set("gateway.ca-file", &keys.authority.display().to_string());
+        gateway.start()?;
+        let report = Report::of("godwit", &agent)?;
+        report.expect("certificates", "warn");
+        assert!(report.expect("gateway-tls", "warn").contains("expires in"), "two days are soon over");
+        gateway.stop()?;
+        keys.expire()?;
+        gateway.start()?;
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        assert!(report.expect("certificates", "fail").contains("expired"));
+        assert!(report.expect("gateway-tls", "fail").contains("renew the gateway's certificate"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_gateway_that_is_down_or_none_or_silent_is_told_apart_and_not_waited_for() -> Result<()> {
+    lab::run(|lab| {
+        let gateway = Node::gateway(lab)?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.uplink(gateway.http());
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        assert!(report.expect("gateway", "fail").contains("connecting to"));
+        let silent = TcpListener::bind("127.0.0.1:0")?;
+        agent.uplink(silent.local_addr()?);
+        let report = Report::of("godwit", &agent)?;
+        assert!(report.expect("gateway", "fail").contains("no answer within 5 s"));
+        agent.set("gateway.url", "http://no-such-host.invalid");
+        let report = Report::of("godwit", &agent)?;
+        report.expect("name", "fail");
+        agent.set("http.listne", "127.0.0.1:1");
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        assert!(report.expect("config", "fail").contains("listne"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_clock_in_1970_is_found() -> Result<()> {
+    if faketime::library().is_none() {
+        skip::skip("a_clock_in_1970_is_found", "needs libfaketime");
+        return Ok(());
+    }
+    lab::run(|lab| {
+        let mut agent = Node::agent(lab, "agent-1")?;
+        let _clock = Clock::give(&mut agent, lab.path(), "1970-01-01 00:00:05")?;
+        let report = Report::of("godwit", &agent)?;
+        let said = report.expect("clock", "warn");
+        assert!(said.contains("1970") && said.contains("not set"), "{said}");
+        agent.set("gateway.url", "https://127.0.0.1:1");
+        let report = Report::of("godwit", &agent)?;
+        report.expect("clock", "fail");
+        Ok(())
+    })
+}
