@@ -26,9 +26,10 @@ use godwit_mesh::http::ops::Ops;
 use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::{AgentId, BrokerName};
+use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::observe;
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
-use godwit_mesh::state::{DataDir, Lock};
+use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -36,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use uplink::{Uplink, UplinkSettings};
+
+/// The file with the objects of the API, in the data folder.
+const OBJECTS: &str = "objects.redb";
 
 /// A running agent.
 #[derive(Debug)]
@@ -45,9 +49,10 @@ pub struct Agent {
     brokers: Brokers,
     triggers: Triggers,
     files: Arc<tokio::sync::Mutex<FileSet>>,
+    objects: Objects,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
-    /// The listeners and the watch over a refused folder; they end when `sources` is cancelled.
+    /// The listeners, the watch over a refused folder and the view of objects; they end when `sources` is cancelled.
     listeners: JoinSet<&'static str>,
     sources: CancellationToken,
     /// The uplink's task; it ends when `consumers` is cancelled.
@@ -132,9 +137,11 @@ impl Agent {
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
         let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
+        let kept = State::open(storage.clone(), OBJECTS);
+        let objects = Objects::open(triggers.clone(), kept, chosen_by(&config)).await;
         let folder = config.agent.manifests.as_deref();
         let mut files = FileSet::new(folder, storage, triggers.clone(), chosen_by(&config));
-        files.start().await;
+        objects.show_files(files.start().await);
 
         // What produces: the listeners. Both are bound before either serves.
         let mqtt = match config.mqtt.listen {
@@ -151,7 +158,8 @@ impl Agent {
         }
         let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
-        let router = link::routes(router, &uplink).ingress(Ingress::new(brokers.clone(), clock, &metrics));
+        let router = objects::routes(link::routes(router, &uplink), &objects);
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
 
         let sources = CancellationToken::new();
         let mut listeners = JoinSet::new();
@@ -168,7 +176,12 @@ impl Agent {
             "the HTTP listener"
         });
         let files = Arc::new(tokio::sync::Mutex::new(files));
-        listeners.spawn(mend(files.clone(), sources.clone()));
+        listeners.spawn(mend(files.clone(), objects.clone(), sources.clone()));
+        let (stop, shown) = (sources.clone(), objects.clone());
+        listeners.spawn(async move {
+            shown.follow(stop).await;
+            "the view of objects"
+        });
         let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
         let (stop, up) = (consumers.clone(), uplink.clone());
         carrier.spawn(async move { up.run(stop).await });
@@ -181,6 +194,7 @@ impl Agent {
             brokers,
             triggers,
             files,
+            objects,
             certificates,
             credentials,
             listeners,
@@ -234,7 +248,8 @@ impl Daemon for Agent {
                 Err(error) => tracing::error!("the credentials from before stay in force: {error}"),
             }
         }
-        self.files.lock().await.apply_again().await;
+        let applied = self.files.lock().await.apply_again().await;
+        self.objects.show_files(applied);
     }
 
     async fn stop(mut self) {
@@ -248,11 +263,11 @@ impl Daemon for Agent {
 }
 
 /// While the folder of manifests is refused, looks whether it has been mended. What could be used is read again on SIGHUP only.
-async fn mend(files: Arc<tokio::sync::Mutex<FileSet>>, stop: CancellationToken) -> &'static str {
+async fn mend(files: Arc<tokio::sync::Mutex<FileSet>>, objects: Objects, stop: CancellationToken) -> &'static str {
     while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
         let mut files = files.lock().await;
         if files.refused() {
-            files.look().await;
+            objects.show_files(files.look().await);
         }
     }
     "the watch over the manifests"

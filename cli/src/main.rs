@@ -3,10 +3,13 @@
 //! One file per command; [`client`] speaks HTTP to the server, [`output`] decides what a terminal gets. Exit codes: 0 done,
 //! 1 failed or refused, 2 wrong usage, 3 the server cannot be reached, 4 the server wants other credentials.
 
+mod api;
+mod apply;
 mod check;
 mod client;
 mod completion;
 mod cursor;
+mod describe;
 mod dev;
 mod doctor;
 mod eval;
@@ -53,8 +56,22 @@ enum Command {
     Send(send::SendArgs),
     /// Print a broker's events as they come.
     Tail(tail::TailArgs),
-    /// List brokers, triggers or agents.
+    /// List agents, brokers, triggers or objects of another kind.
     Get(get::GetArgs),
+    /// Show one object and how it stands.
+    Describe(describe::ObjectArgs),
+    /// Bring the objects in files to a server.
+    Apply(apply::ApplyArgs),
+    /// Show what `apply` would change.
+    Diff(apply::DiffArgs),
+    /// Change one object in an editor ($EDITOR).
+    Edit(describe::ObjectArgs),
+    /// Delete objects.
+    Delete(apply::DeleteArgs),
+    /// Make or delete a Trigger in one line, or try out those in files.
+    Trigger(trigger::TriggerArgs),
+    /// Make or delete a Broker in one line.
+    Broker(trigger::BrokerArgs),
     /// Look at the cursors of a broker's consumers, or move one by hand.
     Cursor(cursor::CursorArgs),
     /// Look at an agent's link to the gateway, hold it or let it go on.
@@ -69,8 +86,6 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Run a CESQL expression on an event without a server.
     Eval(eval::EvalArgs),
-    /// Try out Triggers in files without a server.
-    Trigger(trigger::TriggerArgs),
     /// Write the completion script for a shell.
     Completion(completion::CompletionArgs),
 }
@@ -97,6 +112,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Send(args) => runtime.block_on(send::run(&server, args)).map(done),
         Command::Tail(args) => runtime.block_on(tail::run(&server, args)).map(done),
         Command::Get(args) => runtime.block_on(get::run(&server, &args)).map(done),
+        Command::Describe(args) => runtime.block_on(describe::describe(&server, &args)).map(done),
+        Command::Apply(args) => runtime.block_on(apply::apply(&server, &args)),
+        Command::Diff(args) => runtime.block_on(apply::diff(&server, &args)),
+        Command::Edit(args) => runtime.block_on(describe::edit(&server, &args)).map(done),
+        Command::Delete(args) => runtime.block_on(apply::delete(&server, &args)).map(done),
+        Command::Trigger(args) => runtime.block_on(trigger::run(&server, &args)),
+        Command::Broker(args) => runtime.block_on(trigger::run_broker(&server, &args)).map(done),
         Command::Cursor(args) => runtime.block_on(cursor::run(&server, args)).map(done),
         Command::Link(args) => runtime.block_on(link::run(&server, &args)).map(done),
         Command::Passwd(args) => passwd::run(&args).map(done),
@@ -105,7 +127,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         // It has a runtime of its own, which it leaves behind when something hangs.
         Command::Doctor(args) => doctor::run(&server, args),
         Command::Eval(args) => eval::run(&args),
-        Command::Trigger(args) => trigger::run(&args),
         Command::Completion(args) => completion::run(&args).map(done),
     }
 }

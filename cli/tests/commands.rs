@@ -23,6 +23,13 @@ fn every_command_has_help_with_examples() {
         "send",
         "tail",
         "get",
+        "describe",
+        "apply",
+        "diff",
+        "edit",
+        "delete",
+        "trigger",
+        "broker",
         "cursor",
         "link",
         "passwd",
@@ -30,7 +37,6 @@ fn every_command_has_help_with_examples() {
         "check",
         "doctor",
         "eval",
-        "trigger",
         "completion",
     ] {
         assert!(all.contains(command), "{command} is not in the help");
@@ -81,12 +87,12 @@ fn a_wrong_manifest_is_named_with_its_field_and_exit_1() {
     std::fs::write(dir.path().join("good.yaml"), good).expect("written");
     let path = dir.path().to_str().expect("text");
     let output = godwit(&["check", "-f", path]);
-    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "trigger/default/good ok\n"));
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "trigger/good ok\n"));
     std::fs::write(dir.path().join("wrong.yaml"), good.replace("good", "wrong").replace("uri:", "url:")).expect("written");
     let output = godwit(&["check", "-f", path]);
     assert_eq!(output.status.code(), Some(1));
     let lines = text(&output.stdout);
-    assert!(lines.contains("trigger/default/wrong error: spec.subscriber"), "{lines}");
+    assert!(lines.contains("trigger/wrong error: spec.subscriber"), "{lines}");
 }
 
 #[test]

@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use godwit_mesh::config::{Loader, Sections, to_markdown, to_toml};
+use godwit_mesh::manifest::ANNOTATIONS;
+use godwit_mesh::manifest::schema::{RESOURCES, Runs};
+use godwit_mesh::objects::openapi::crd;
 
 const AGENT_HEAD: &str = "The agent's configuration: every key with its default. Run `godwit-agent --config agent.toml`.\n\
     Each key can also be set by the environment, GODWIT_<SECTION>_<KEY>; docs/configuration.md says more.";
@@ -60,6 +63,39 @@ fn between(text: &str, mark: &str, table: &str) -> String {
     let (before, after) = text.split_once(mark).expect("the mark is there");
     let (_, rest) = after.split_once("<!-- end -->").expect("the end is there");
     format!("{before}{mark}\n{table}\n<!-- end -->{rest}")
+}
+
+#[test]
+fn the_reference_of_objects_holds_every_kind_and_annotation() {
+    let mut kinds = String::from("| kind | API versions | runs | |\n|---|---|---|---|\n");
+    for resource in &RESOURCES {
+        let versions: Vec<String> = resource.versions.iter().map(|v| format!("`{}/{}`", resource.group, v.name)).collect();
+        let runs = if resource.runs == Runs::Yes { "yes" } else { "not yet" };
+        kinds.push_str(&format!("| {} | {} | {runs} | {} |\n", resource.name, versions.join(", "), resource.doc));
+    }
+    let mut annotations = String::from("| annotation | on | value | unit | default | |\n|---|---|---|---|---|---|\n");
+    for annotation in &ANNOTATIONS {
+        let on: Vec<String> = annotation.kinds.iter().map(ToString::to_string).collect();
+        let on = if on.is_empty() { "every kind".to_owned() } else { on.join(", ") };
+        annotations.push_str(&format!(
+            "| `godwit.dev/{}` | {on} | {} | {} | {} | {} |\n",
+            annotation.name, annotation.value, annotation.unit, annotation.default, annotation.doc
+        ));
+    }
+    let path = "docs/reference.md";
+    let text = std::fs::read_to_string(root().join(path)).expect("read");
+    let text = between(&text, "<!-- kinds -->", kinds.trim_end());
+    let text = between(&text, "<!-- annotations -->", annotations.trim_end());
+    expect(path, &text);
+}
+
+#[test]
+fn our_kinds_have_their_crds() {
+    for resource in RESOURCES.iter().filter(|r| r.group == "godwit.dev") {
+        let yaml = serde_saphyr::to_string(&crd(resource)).expect("YAML");
+        let head = "# Made from the table of kinds; a test holds it against the code.\n";
+        expect(&format!("config/crds/{}.yaml", resource.plural), &format!("{head}{yaml}"));
+    }
 }
 
 #[test]

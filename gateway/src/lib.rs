@@ -21,8 +21,9 @@ use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::ops::Ops;
 use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
+use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
-use godwit_mesh::state::{DataDir, Lock};
+use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -31,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use sync::{AgentSync, SyncSettings};
+
+/// The file with the objects of the API, in the data folder.
+const OBJECTS: &str = "objects.redb";
 
 /// Bytes that an agent may send ahead: over a satellite (0.6 s there and back) this still lets 1.7 MB/s through, where the listener's
 /// own 64 KiB would let 0.1. It is what may come, not what is kept: the credit bounds that.
@@ -45,11 +49,10 @@ pub struct Gateway {
     triggers: Triggers,
     sync: AgentSync,
     files: Arc<tokio::sync::Mutex<FileSet>>,
-    /// None while there is no set to go by.
-    objects: watch::Sender<Option<Manifests>>,
+    objects: Objects,
     certificate: Option<ServerTls>,
     credentials: Option<Credentials>,
-    /// The listener and the watch over the folder; they end when `sources` is cancelled.
+    /// The listener, the watch over the folder and the view of objects; they end when `sources` is cancelled.
     tasks: JoinSet<&'static str>,
     sources: CancellationToken,
     /// Held until everything is closed.
@@ -96,9 +99,11 @@ impl Gateway {
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
-        let here = Box::new(|all: &Manifests| Ok(all.for_here()));
-        let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), here);
-        let (objects, for_agents) = watch::channel(files.start().await);
+        let here = |all: &Manifests| Ok(all.for_here());
+        let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS), Box::new(here)).await;
+        let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), Box::new(here));
+        objects.show_files(files.start().await);
+        let (told, for_agents) = watch::channel(objects.for_agents());
 
         // What produces: the agents' way in and the ingress, on one listener.
         let settings = SyncSettings {
@@ -112,6 +117,7 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
+        let router = objects::routes(router, &objects);
         let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).naming_no_agent());
 
         let sources = CancellationToken::new();
@@ -123,6 +129,12 @@ impl Gateway {
         });
         let files = Arc::new(tokio::sync::Mutex::new(files));
         tasks.spawn(watch_folder(files.clone(), objects.clone(), sources.clone()));
+        let (stop, shown) = (sources.clone(), objects.clone());
+        tasks.spawn(async move {
+            shown.follow(stop).await;
+            "the view of objects"
+        });
+        tasks.spawn(tell_agents(objects.clone(), told, sources.clone()));
         tracing::info!(http = %address, "the gateway is ready");
         Ok(Self {
             address,
@@ -170,7 +182,7 @@ impl Daemon for Gateway {
             }
         }
         let applied = self.files.lock().await.apply_again().await;
-        tell(&self.objects, applied);
+        self.objects.show_files(applied);
     }
 
     async fn stop(mut self) {
@@ -184,27 +196,30 @@ impl Daemon for Gateway {
 }
 
 /// Applies the folder again whenever a file in it has changed.
-async fn watch_folder(
-    files: Arc<tokio::sync::Mutex<FileSet>>,
-    objects: watch::Sender<Option<Manifests>>,
-    stop: CancellationToken,
-) -> &'static str {
+async fn watch_folder(files: Arc<tokio::sync::Mutex<FileSet>>, objects: Objects, stop: CancellationToken) -> &'static str {
     while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
         let applied = files.lock().await.look().await;
-        tell(&objects, applied);
+        objects.show_files(applied);
     }
     "the watch over the manifests"
 }
 
-/// Lets the agents have what was applied, if anything was.
-fn tell(objects: &watch::Sender<Option<Manifests>>, applied: Option<Manifests>) {
-    objects.send_if_modified(|now| {
-        let changed = applied.is_some() && *now != applied;
-        if changed {
-            *now = applied;
+/// Hands the agents' side what folder and API hold, whenever that changes.
+async fn tell_agents(objects: Objects, told: watch::Sender<Option<Manifests>>, stop: CancellationToken) -> &'static str {
+    let mut changes = objects.changes();
+    loop {
+        told.send_if_modified(|now| {
+            let all = objects.for_agents();
+            let changed = *now != all;
+            *now = all;
+            changed
+        });
+        match stop.run_until_cancelled(changes.changed()).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) | None => break,
         }
-        changed
-    });
+    }
+    "telling the agents of objects"
 }
 
 /// What `/status`, `/readyz` and `/metrics` tell.

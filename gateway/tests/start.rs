@@ -74,11 +74,16 @@ async fn what_a_proxy_on_this_machine_passes_on_changes_nothing_and_is_no_agent(
     let down = "GET /sync/v1/agents/a/down?revision=1 HTTP/1.1";
     assert!(ask(&gateway, down).await.contains("204 No Content"));
     for header in ["Forwarded: for=192.0.2.1", "X-Forwarded-For: 192.0.2.1", "Via: 1.1 proxy", "x-real-ip: 192.0.2.1"] {
-        for request in [&*post, down, "POST /sync/v1/agents/a/up HTTP/1.1"] {
+        let create = "POST /apis/eventing.knative.dev/v1/namespaces/default/triggers HTTP/1.1";
+        let delete = "DELETE /apis/eventing.knative.dev/v1/namespaces/default/triggers/x HTTP/1.1";
+        for request in [&*post, down, "POST /sync/v1/agents/a/up HTTP/1.1", create, delete] {
             let answer = ask(&gateway, &format!("{request}\r\n{header}")).await;
             assert!(answer.contains("403 Forbidden") && answer.contains("auth.credentials"), "{request}: {answer}");
         }
     }
+    // Nor does a page from elsewhere change an object.
+    let patch = "PATCH /apis/eventing.knative.dev/v1/namespaces/default/triggers/x HTTP/1.1\r\nOrigin: http://example.com";
+    assert!(ask(&gateway, patch).await.contains("403 Forbidden"));
     assert!(ask(&gateway, "GET /healthz HTTP/1.1\r\nVia: 1.1 proxy").await.contains("200 OK"));
     gateway.stop().await;
 }

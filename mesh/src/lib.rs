@@ -2,7 +2,7 @@
 //!
 //! The modules stand in the order in which an event meets them: it is an [`event`], a [`door`] and the [`http`] ingress let
 //! it in, a [`journal`] keeps it, a [`broker`] is a journal with a name, a [`manifest`] says which Triggers a broker has, a
-//! [`filter`] chooses, [`delivery`] sends, [`sync`] carries it to the gateway. [`storage`] is what lies below the journal,
+//! [`filter`] chooses, [`delivery`] sends, [`sync`] carries it to the gateway; [`objects`] shows and changes manifests over HTTP. [`storage`] is what lies below the journal,
 //! [`state`] what is keyed and changes seldom, [`room`] what bounds memory, [`config`], [`observe`] and [`process`] what every
 //! binary needs. [`doctor`] looks at the board below all of it.
 
@@ -19,6 +19,7 @@ pub mod journal;
 mod load;
 pub mod manifest;
 pub mod names;
+pub mod objects;
 pub mod observe;
 pub mod process;
 pub mod room;

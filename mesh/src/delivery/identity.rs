@@ -24,15 +24,7 @@ impl Identity {
     pub(crate) fn draw(owner: Owner) -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)?;
-        // Version 4, variant 1, as everybody expects of a uid.
-        let number = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
-        let mut uid = String::with_capacity(36);
-        for (i, digit) in format!("{number:032x}").chars().enumerate() {
-            if matches!(i, 8 | 12 | 16 | 20) {
-                uid.push('-');
-            }
-            let _ = uid.write_char(digit); // writing to a String cannot fail
-        }
+        let uid = uuid(bytes);
         Ok(Self { uid, owner: owner.name().to_owned() })
     }
 
@@ -54,6 +46,20 @@ impl Identity {
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings are JSON, and memory takes all writes")
     }
+}
+
+/// Random bytes as a uid.
+pub(crate) fn uuid(bytes: [u8; 16]) -> String {
+    // Version 4, variant 1, as everybody expects of a uid.
+    let number = u128::from_be_bytes(bytes) & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
+    let mut uid = String::with_capacity(36);
+    for (i, digit) in format!("{number:032x}").chars().enumerate() {
+        if matches!(i, 8 | 12 | 16 | 20) {
+            uid.push('-');
+        }
+        let _ = uid.write_char(digit); // writing to a String cannot fail
+    }
+    uid
 }
 
 /// The fact's key.

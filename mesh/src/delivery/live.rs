@@ -1,14 +1,15 @@
 //! What a Trigger's task tells those who ask: readiness, last error, retries.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use url::Url;
 
 use super::outcome::Failure;
 use super::plan::{NotReady, Plan, Targets};
-use super::triggers::Owner;
+use super::triggers::{Owner, Standing};
 use crate::broker::Brokers;
 use crate::clock::Clock;
 use crate::manifest::ObjectName;
@@ -22,6 +23,8 @@ pub(crate) struct Live {
     /// Filter errors since the task's first start in this process.
     faults: AtomicU64,
     state: Mutex<State>,
+    /// Counts changes that others are to look at.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Debug)]
@@ -50,11 +53,11 @@ struct Retry {
 }
 
 impl Live {
-    pub(crate) fn new(name: ObjectName, owner: Owner, uid: String) -> Self {
+    pub(crate) fn new(name: ObjectName, owner: Owner, uid: String, changes: Arc<watch::Sender<u64>>) -> Self {
         let not_yet = NotReady { reason: "Starting", message: "not started yet".to_owned(), waits_for_broker: false };
         let state =
             State { ready: Err(not_yet), subscriber_uri: None, dead_letter_sink_uri: None, last_error: None, retry: None };
-        Self { name, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state) }
+        Self { name, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state), changes }
     }
 
     /// The name of the Trigger's consumer.
@@ -68,14 +71,31 @@ impl Live {
 
     /// Notes what the Trigger refers to, or why it does not run.
     pub(crate) fn resolved(&self, targets: &Result<Targets, NotReady>, address: &Url) {
-        let mut state = self.lock();
-        match targets {
-            Ok(targets) => {
-                state.ready = Ok(());
-                state.subscriber_uri = Some(targets.subscriber.shown(address));
-                state.dead_letter_sink_uri = targets.dead_letter_sink.as_ref().map(|t| t.shown(address));
+        let before = self.standing();
+        {
+            let mut state = self.lock();
+            match targets {
+                Ok(targets) => {
+                    state.ready = Ok(());
+                    state.subscriber_uri = Some(targets.subscriber.shown(address));
+                    state.dead_letter_sink_uri = targets.dead_letter_sink.as_ref().map(|t| t.shown(address));
+                }
+                Err(why) => state.ready = Err(why.clone()),
             }
-            Err(why) => state.ready = Err(why.clone()),
+        }
+        if self.standing() != before {
+            self.changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// How the Trigger stands.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = self.lock();
+        Standing {
+            uid: self.uid.clone(),
+            not_ready: state.ready.as_ref().err().map(|why| (why.reason, why.message.clone())),
+            subscriber_uri: state.subscriber_uri.clone(),
+            dead_letter_sink_uri: state.dead_letter_sink_uri.clone(),
         }
     }
 

@@ -10,10 +10,10 @@
 mod attempt;
 mod dead_letter;
 mod dispatcher;
-mod identity;
+pub(crate) mod identity;
 mod live;
 mod outcome;
-mod plan;
+pub(crate) mod plan;
 mod policy;
 mod sender;
 mod store;
@@ -24,4 +24,4 @@ mod triggers;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use store::{append, append_dead_letter};
-pub use triggers::{ApplyError, DeliverySettings, Owner, Triggers};
+pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

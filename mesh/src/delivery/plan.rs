@@ -10,6 +10,9 @@ use crate::journal::Start;
 use crate::manifest::{BrokerObject, Destination, ObjectName, StartAt, TriggerSpec};
 use crate::names::BrokerName;
 
+/// The reason of a condition about what is taken and does not run yet.
+pub(crate) const NOT_IMPLEMENTED: &str = "NotImplemented";
+
 /// A Trigger with what it inherits from its Broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -84,6 +87,9 @@ impl Plan {
         };
         exists(&self.broker, "BrokerDoesNotExist")?;
         let find = |destination: &Destination, reason| {
+            if let Some(why) = destination.not_built() {
+                return Err(NotReady { reason: NOT_IMPLEMENTED, message: why.to_owned(), waits_for_broker: false });
+            }
             let target = Target::resolve(destination, &self.name.namespace, address).map_err(|e| NotReady {
                 reason,
                 message: e.0,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,14 +20,15 @@ use super::dead_letter::Mark;
 use super::dispatcher::Dispatcher;
 use super::identity::{self, Identity};
 use super::live::{Live, consumer_name};
-use super::plan::Plan;
+use super::plan::{NOT_IMPLEMENTED, Plan};
 use super::sender::Sender;
 use super::store::append;
+use super::target::{Target, broker_url, shown};
 use crate::broker::{Broker, BrokerError, BrokerSettings, Brokers};
 use crate::clock::Clock;
 use crate::door::ClientTls;
 use crate::journal::{Refused, Start};
-use crate::manifest::{BrokerObject, Manifests, ObjectName};
+use crate::manifest::{BrokerObject, Destination, Manifests, ObjectName};
 use crate::names::BrokerName;
 
 /// Who brought a set. Applying one never touches what another owner brought.
@@ -36,6 +38,8 @@ pub enum Owner {
     Files,
     /// The gateway, at an agent.
     Gateway,
+    /// Those who change objects over HTTP, one at a time.
+    Api,
 }
 
 impl Owner {
@@ -45,6 +49,7 @@ impl Owner {
         match self {
             Self::Files => "files",
             Self::Gateway => "gateway",
+            Self::Api => "api",
         }
     }
 }
@@ -130,6 +135,21 @@ struct Inner {
     table: Mutex<Table>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Counts what may have changed how a Trigger stands.
+    changes: Arc<watch::Sender<u64>>,
+}
+
+/// How one Trigger stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its uid: one made anew under the same name has another.
+    pub uid: String,
+    /// Why it does not run, if it does not: one word, and a sentence.
+    pub not_ready: Option<(&'static str, String)>,
+    /// Where its events go, once that is known.
+    pub subscriber_uri: Option<String>,
+    /// Where events go that cannot be delivered, once that is known.
+    pub dead_letter_sink_uri: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +178,7 @@ impl Triggers {
             table: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            changes: Arc::default(),
         }));
         let inner = Arc::downgrade(&this.0);
         this.0.context.brokers.on_made(Box::new(move |broker| {
@@ -187,6 +208,63 @@ impl Triggers {
     /// Why nothing was applied.
     pub async fn apply_older(&self, owner: Owner, set: Manifests, revision: u64) -> Result<(), ApplyError> {
         self.0.apply(owner, set, revision, false).await
+    }
+
+    /// Whether [`Triggers::apply`] would take this set now; nothing is changed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, owner: Owner, set: &Manifests) -> Result<(), ApplyError> {
+        self.0.check(owner, set)
+    }
+
+    /// Changes whenever a set was applied or a Trigger became ready or ceased to be.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// How a Trigger stands; `None` if there is no such Trigger here.
+    #[must_use]
+    pub fn standing(&self, name: &ObjectName) -> Option<Standing> {
+        self.0.table().entries.get(name).map(|entry| entry.live.standing())
+    }
+
+    /// The Brokers that Triggers run on.
+    #[must_use]
+    pub fn brokers(&self) -> &Brokers {
+        &self.0.context.brokers
+    }
+
+    /// The URL that a destination leads to, written in an object of `namespace`, as `status` shows it.
+    ///
+    /// # Errors
+    /// One word and a sentence, as in a condition.
+    pub fn resolve(&self, destination: &Destination, namespace: &str) -> Result<String, (&'static str, String)> {
+        const REASON: &str = "DeadLetterSinkNotResolved";
+        if let Some(why) = destination.not_built() {
+            return Err((NOT_IMPLEMENTED, why.to_owned()));
+        }
+        let address = &self.0.context.settings.address;
+        let target = Target::resolve(destination, namespace, address).map_err(|e| (REASON, e.0))?;
+        match &target {
+            Target::Broker(name) if self.0.context.brokers.get(name).is_none() => {
+                Err((REASON, format!("broker {name} does not exist")))
+            }
+            Target::Broker(_) | Target::Http(_) => Ok(target.shown(address)),
+        }
+    }
+
+    /// The URL of one of this process's Brokers.
+    #[must_use]
+    pub fn broker_url(&self, name: &BrokerName) -> String {
+        shown(&broker_url(&self.0.context.settings.address, name))
+    }
+
+    /// The clock that deliveries go by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.context.settings.clock
     }
 
     /// The revision and the set that `owner` brought last.
@@ -249,6 +327,7 @@ impl Inner {
             self.forget(owner, &set).await;
         }
         self.run(owner, revision, set, plans, &identities);
+        self.changes.send_modify(|n| *n += 1);
         Ok(())
     }
 
@@ -305,7 +384,7 @@ impl Inner {
                 (Some(kept), _) => kept,
                 (None, Some(uid)) => Identity { uid, owner: owner.name().to_owned() },
                 (None, None) => {
-                    let drawn = Identity::draw(owner)?;
+                    let drawn = self.draw(owner, set, &plan.name)?;
                     if let Some(broker) = &broker {
                         append(broker.journal(), |append| append.put(&identity::key(&plan.name), &drawn.encode()))
                             .await
@@ -331,6 +410,15 @@ impl Inner {
         Ok((plans, identities))
     }
 
+    /// The identity of a new Trigger. Its uid is that of the object where the API has given it one.
+    fn draw(&self, owner: Owner, set: &Manifests, name: &ObjectName) -> Result<Identity, getrandom::Error> {
+        let given = set.triggers().find(|t| t.name == *name).and_then(|t| t.uid.clone()).filter(|_| owner == Owner::Api);
+        match given {
+            Some(uid) => Ok(Identity { uid, owner: owner.name().to_owned() }),
+            None => Identity::draw(owner),
+        }
+    }
+
     /// Ends and forgets the Triggers that `owner` brought and `set` does not have.
     async fn forget(&self, owner: Owner, set: &Manifests) {
         let stays = |name: &ObjectName| set.triggers().any(|t| t.name == *name);
@@ -351,6 +439,11 @@ impl Inner {
             if let Some(broker) = self.context.brokers.get(&entry.plan.broker) {
                 forget_one(&broker, &entry.live.name, &entry.live.uid).await;
             }
+        }
+        if owner == Owner::Api {
+            // What the API holds is deleted one by one. A set that lacks more than that lost it to a damaged file: those Triggers
+            // go on where they stood when they are applied again.
+            return;
         }
         for broker in self.context.brokers.list() {
             for (name, identity) in Identity::all(broker.journal()) {
@@ -408,7 +501,7 @@ impl Inner {
         };
         let name = plan.name.clone();
         let plan = Arc::new(plan);
-        let live = Arc::new(Live::new(name.clone(), owner, uid.to_owned()));
+        let live = Arc::new(Live::new(name.clone(), owner, uid.to_owned(), self.changes.clone()));
         live.resolved(&plan.resolve(&self.context.brokers, &self.context.settings.address), &self.context.settings.address);
         let stop = self.stop.child_token();
         let dispatcher = Dispatcher::new(self.context.clone(), plan.clone(), live.clone(), stop.clone());

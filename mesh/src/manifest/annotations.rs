@@ -1,13 +1,6 @@
 //! What we add to a Knative kind: annotations `godwit.dev/<name>`, validated like fields.
 //!
-//! | annotation | on | value | default |
-//! |---|---|---|---|
-//! | `godwit.dev/agents` | any | label selector; empty: every agent | absent: the object runs where it was applied |
-//! | `godwit.dev/uplink` | Broker | `true`, `false` | `true` |
-//! | `godwit.dev/start` | Trigger | `earliest`, `latest` | `latest` |
-//! | `godwit.dev/hold` | Trigger | `true`, `false` | `false` |
-//! | `godwit.dev/backoff-max` | Broker, Trigger | ISO 8601 duration above 0 | absent: no cap |
-//! | `godwit.dev/backoff-jitter` | Broker, Trigger | `full`, `none` | `none` |
+//! [`ANNOTATIONS`] lists them with kind, type, unit and default; `docs/reference.md` shows that list.
 //!
 //! An unknown name under `godwit.dev/`, or one on a kind that it does nothing for, is an error.
 
@@ -15,10 +8,79 @@ use std::collections::BTreeMap;
 
 use super::duration::IsoDuration;
 use super::error::FieldError;
-use super::object::Kind;
+use super::kind::Kind;
 use super::selector::LabelSelector;
 
 const PREFIX: &str = "godwit.dev/";
+
+/// One of our annotations, for people.
+#[derive(Debug)]
+pub struct Annotation {
+    /// Its name behind `godwit.dev/`.
+    pub name: &'static str,
+    /// The kinds that it means something on; none: all.
+    pub kinds: &'static [Kind],
+    /// What its value may be.
+    pub value: &'static str,
+    /// The unit of the value, if it has one.
+    pub unit: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// All of them, by name.
+pub static ANNOTATIONS: [Annotation; 6] = [
+    Annotation {
+        name: "agents",
+        kinds: &[],
+        value: "label selector; empty: every agent",
+        unit: "",
+        default: "absent: the object runs where it was applied",
+        doc: "At a gateway: the object is for the agents with these labels, and does not run at the gateway itself.",
+    },
+    Annotation {
+        name: "backoff-jitter",
+        kinds: &[Kind::Broker, Kind::Trigger],
+        value: "`full`, `none`",
+        unit: "",
+        default: "`none`",
+        doc: "Whether waits between retries are drawn at random between nothing and what the backoff says.",
+    },
+    Annotation {
+        name: "backoff-max",
+        kinds: &[Kind::Broker, Kind::Trigger],
+        value: "duration above 0",
+        unit: "ISO 8601, as in `PT30S`",
+        default: "absent: no cap",
+        doc: "Longest wait between retries.",
+    },
+    Annotation {
+        name: "hold",
+        kinds: &[Kind::Trigger],
+        value: "`true`, `false`",
+        unit: "",
+        default: "`false`",
+        doc: "Whether events wait for this Trigger under the policy `reject`, so that a full broker takes no more.",
+    },
+    Annotation {
+        name: "start",
+        kinds: &[Kind::Trigger],
+        value: "`earliest`, `latest`",
+        unit: "",
+        default: "`latest`",
+        doc: "Where the Trigger begins when it is first applied: at the oldest event kept, or at the next.",
+    },
+    Annotation {
+        name: "uplink",
+        kinds: &[Kind::Broker],
+        value: "`true`, `false`",
+        unit: "",
+        default: "`true`",
+        doc: "At an agent: whether the Broker's events go up to the gateway.",
+    },
+];
 
 /// Where a Trigger begins when it is first applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,23 +131,27 @@ impl Annotations {
     }
 
     fn take(&mut self, kind: Kind, name: &str, value: &str) -> Result<(), String> {
-        match (name, kind) {
-            ("agents", _) => self.agents = Some(value.parse().map_err(|e| format!("{e}"))?),
-            ("uplink", Kind::Broker) => self.uplink = Some(boolean(value)?),
-            ("start", Kind::Trigger) => {
-                self.start = choice(value, &[("earliest", StartAt::Earliest), ("latest", StartAt::Latest)])?;
-            }
-            ("hold", Kind::Trigger) => self.hold = boolean(value)?,
-            ("backoff-max", _) => {
+        let Some(known) = ANNOTATIONS.iter().find(|a| a.name == name) else {
+            let names: Vec<_> = ANNOTATIONS.iter().map(|a| a.name).collect();
+            return Err(format!("is not known; known are {}", names.join(", ")));
+        };
+        if !known.kinds.is_empty() && !known.kinds.contains(&kind) {
+            return Err(format!("means nothing on a {kind}"));
+        }
+        match name {
+            "agents" => self.agents = Some(value.parse().map_err(|e| format!("{e}"))?),
+            "uplink" => self.uplink = Some(boolean(value)?),
+            "start" => self.start = choice(value, &[("earliest", StartAt::Earliest), ("latest", StartAt::Latest)])?,
+            "hold" => self.hold = boolean(value)?,
+            "backoff-max" => {
                 let max: IsoDuration = value.parse().map_err(|e| format!("{e}"))?;
                 if max.0.is_zero() {
                     return Err("must be longer than nothing".to_owned());
                 }
                 self.backoff_max = Some(max);
             }
-            ("backoff-jitter", _) => self.jitter = Some(choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?),
-            ("uplink" | "start" | "hold", _) => return Err(format!("means nothing on a {kind}")),
-            _ => return Err("is not known; known are agents, uplink, start, hold, backoff-max, backoff-jitter".to_owned()),
+            "backoff-jitter" => self.jitter = Some(choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?),
+            _ => return Err("is listed, but nothing reads it".to_owned()),
         }
         Ok(())
     }
@@ -132,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn every_annotation_in_the_list_is_read() {
+        for annotation in &ANNOTATIONS {
+            let kind = annotation.kinds.first().copied().unwrap_or(Kind::Sequence);
+            let key = format!("godwit.dev/{}", annotation.name);
+            let why = parse(kind, &[(&key, "\u{1}")]).expect_err("no such value").why;
+            assert!(!why.contains("nothing reads it"), "{key}");
+        }
+    }
+
+    #[test]
     fn a_wrong_value_or_an_unknown_name_is_an_error_that_names_the_annotation() {
         for (kind, key, value) in [
             (Kind::Trigger, "godwit.dev/start", "oldest"),
@@ -142,6 +218,7 @@ mod tests {
             (Kind::Broker, "godwit.dev/backoff-max", "PT0S"),
             (Kind::Broker, "godwit.dev/agents", "a b"),
             (Kind::Broker, "godwit.dev/startt", "earliest"),
+            (Kind::Sequence, "godwit.dev/backoff-max", "PT1S"),
         ] {
             let error = parse(kind, &[(key, value)]).expect_err(key);
             assert_eq!(error.field, format!("annotations[{key}]"));

@@ -12,7 +12,10 @@ use crate::names::BrokerName;
 pub(crate) const CLASS: &str = "eventing.knative.dev/broker.class";
 
 /// The classes that are ours; absent is ours too.
-const OUR_CLASSES: [&str; 2] = ["Godwit", "MTChannelBasedBroker"];
+const OUR_CLASSES: [&str; 2] = [OUR_CLASS, "MTChannelBasedBroker"];
+
+/// The class of a Broker whose author named none.
+pub(crate) const OUR_CLASS: &str = "Godwit";
 
 /// A reference to a Broker's configuration. Ours need none; it is kept for what Knative's classes say there.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -26,6 +29,10 @@ pub struct Reference {
     pub name: Option<String>,
     /// Namespace of the object.
     pub namespace: Option<String>,
+    /// Name of one of its addresses.
+    pub address: Option<String>,
+    /// Its API group, in place of the API version.
+    pub group: Option<String>,
 }
 
 /// A Broker's `spec` as written.

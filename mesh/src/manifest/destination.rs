@@ -18,6 +18,10 @@ pub struct Reference {
     pub name: String,
     /// The object's namespace; absent: that of the object with the reference.
     pub namespace: Option<String>,
+    /// Name of one of the object's addresses; ours have one.
+    pub address: Option<String>,
+    /// The object's API group, in place of the API version.
+    pub group: Option<String>,
 }
 
 /// A destination as written.
@@ -40,27 +44,36 @@ impl Reference {
     /// Whether this is a Knative Broker.
     #[must_use]
     pub fn is_broker(&self) -> bool {
-        self.kind == "Broker" && self.api_version.as_deref().is_none_or(|v| v.starts_with("eventing.knative.dev/"))
+        let group = self.api_version.as_deref().map(|v| v.split('/').next().unwrap_or_default()).or(self.group.as_deref());
+        self.kind == "Broker" && group.is_none_or(|group| group == "eventing.knative.dev")
     }
 }
 
 impl Destination {
+    /// What it asks for that is not built yet: an object with such a destination is kept, and says so in its condition.
+    #[must_use]
+    pub fn not_built(&self) -> Option<&'static str> {
+        let mqtt = self.uri.as_deref().is_some_and(|uri| uri.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("mqtt:")));
+        match (&self.ca_certs, mqtt) {
+            (Some(_), _) => Some("CACerts are not built yet; give the CA to the process by its configuration"),
+            (None, true) => Some("subscribers with mqtt: are not built yet; http and https are"),
+            (None, false) => None,
+        }
+    }
+
     /// Checks what types cannot. Paths are relative to the destination.
     pub(crate) fn check(&self) -> Result<(), FieldError> {
-        if self.ca_certs.is_some() {
-            return Err(FieldError::new("CACerts", "is not built yet; give the CA to the process by its configuration"));
-        }
         if let Some(reference) = &self.reference {
             check_name("name", &reference.name).map_err(|e| FieldError::new("ref.name", e))?;
             if let Some(namespace) = &reference.namespace {
                 check_name("namespace", namespace).map_err(|e| FieldError::new("ref.namespace", e))?;
             }
             if reference.kind.is_empty() {
-                return Err(FieldError::new("ref.kind", "must not be empty"));
+                return Err(FieldError::new("ref.kind", "must not be empty").missing());
             }
         }
         match (&self.reference, &self.uri) {
-            (None, None) => Err(FieldError::new("", "needs a ref or a uri")),
+            (None, None) => Err(FieldError::new("", "needs a ref or a uri").missing()),
             (Some(_), None) => Ok(()),
             (None, Some(uri)) => absolute(uri).map(|_| ()).map_err(|why| FieldError::new("uri", why)),
             (Some(_), Some(uri)) => match Url::parse(uri) {
@@ -74,7 +87,7 @@ impl Destination {
     }
 }
 
-/// An absolute `http` or `https` URL.
+/// An absolute `http` or `https` URL, or `mqtt:///topic`.
 ///
 /// # Errors
 /// Why the text is none.
@@ -86,6 +99,8 @@ pub(crate) fn absolute(uri: &str) -> Result<Url, String> {
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
         "http" | "https" => Err(format!("\"{uri}\" has no host")),
-        scheme => Err(format!("\"{uri}\": the scheme {scheme} is not built yet; http and https are")),
+        "mqtt" if !url.has_host() || url.host_str() == Some("") => Ok(url),
+        "mqtt" => Err(format!("\"{uri}\": mqtt:///topic is this agent's own listener and has no host")),
+        scheme => Err(format!("\"{uri}\": the scheme {scheme} is not known; http and https are")),
     }
 }

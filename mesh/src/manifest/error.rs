@@ -16,6 +16,15 @@ pub struct ManifestError {
     pub why: String,
 }
 
+/// In what way a field is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It has to be there.
+    Missing,
+    /// Its value cannot be.
+    Invalid,
+}
+
 impl ManifestError {
     /// An error about a whole file.
     pub(crate) fn file(file: &str, why: impl fmt::Display) -> Self {
@@ -50,19 +59,41 @@ impl std::error::Error for ManifestError {}
 
 /// What is wrong with one field of an object; [`ManifestError`] adds the object and the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FieldError {
-    pub(crate) field: String,
-    pub(crate) why: String,
+pub struct FieldError {
+    /// The full path of the field, as in `spec.delivery.backoffDelay`; empty: the object itself.
+    pub field: String,
+    /// What is wrong and, where that helps, what to write instead.
+    pub why: String,
+    /// In what way.
+    pub fault: Fault,
 }
 
 impl FieldError {
-    pub(crate) fn new(field: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { field: field.into(), why: why.to_string() }
+    /// A field whose value cannot be.
+    #[must_use]
+    pub fn new(field: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { field: field.into(), why: why.to_string(), fault: Fault::Invalid }
+    }
+
+    /// The same for a field that is not there.
+    #[must_use]
+    pub fn missing(mut self) -> Self {
+        self.fault = Fault::Missing;
+        self
     }
 
     /// Puts the path of the enclosing object in front.
     pub(crate) fn within(mut self, parent: &str) -> Self {
         self.field = if self.field.is_empty() { parent.to_owned() } else { format!("{parent}.{}", self.field) };
         self
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.why)
     }
 }

@@ -44,8 +44,9 @@ pub struct Metadata {
     /// Annotations; ours begin with `godwit.dev/`.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    #[serde(default, rename = "uid")]
-    _uid: IgnoredAny,
+    /// What a server called this very object; only our own API's word counts.
+    #[serde(default)]
+    pub uid: Option<String>,
     #[serde(default, rename = "resourceVersion")]
     _resource_version: IgnoredAny,
     #[serde(default, rename = "generation")]
@@ -66,6 +67,8 @@ pub struct Metadata {
     _self_link: IgnoredAny,
     #[serde(default, rename = "generateName")]
     _generate_name: IgnoredAny,
+    #[serde(default, rename = "clusterName")]
+    _cluster_name: IgnoredAny,
 }
 
 fn default_namespace() -> String {

@@ -1,34 +1,41 @@
 //! Objects in Knative's YAML: what they may say, and sets of them.
 //!
-//! A manifest is read in three steps: YAML (or JSON) to a JSON value; the value to a typed object, in which every field is
-//! known and valid; the objects to a [`Manifests`] set, which is applied as a whole or not at all. Every error names the
-//! file, the object, the field by its full path, and why. The object as its author wrote it stays beside the typed one, so
-//! that a set can be kept, shown and sent on unaltered. `null` is absent, and a `status` in what people write is ignored.
+//! A manifest is read in three steps: YAML (or JSON) to a JSON value; the value, held against its kind's [`schema`], to an
+//! [`Object`] in which every field is known and valid, typed where the kind runs; the objects to a [`Manifests`] set, which is
+//! applied as a whole or not at all. Every error names the file, the object, the field by its full path, and why. The object as
+//! its author wrote it stays beside the typed one, so that a set can be kept, shown and sent on unaltered; [`Object::current`]
+//! gives it with defaults, in the version in which its kind is stored. `null` is absent, and a `status` in what people write is
+//! ignored. Kinds and features that do not run yet are taken, with a warning; their condition says so.
 
 mod annotations;
 mod broker;
+mod convert;
 mod delivery;
 mod destination;
 mod duration;
 mod error;
+mod kind;
 mod metadata;
 mod object;
 mod parse;
+pub mod schema;
 mod selector;
 mod set;
 #[cfg(test)]
 mod tests;
 mod trigger;
 
-pub use annotations::{Annotations, Jitter, StartAt};
+pub use annotations::{ANNOTATIONS, Annotation, Annotations, Jitter, StartAt};
 pub use broker::{BrokerObject, BrokerSpec, Reference as ConfigReference};
+pub use convert::from_stored;
 pub use delivery::{BackoffPolicy, DeliverySpec, Format};
 pub use destination::{Destination, Reference};
 pub use duration::IsoDuration;
-pub use error::ManifestError;
+pub use error::{Fault, FieldError, ManifestError};
+pub use kind::Kind;
 pub use metadata::{Metadata, ObjectName};
-pub use object::{Kind, Object, Spec};
-pub use parse::{load_dir, parse_str};
+pub use object::{Object, Rejected, Spec, Strictness};
+pub use parse::{Document, documents, load_dir, manifest_files, parse_str, read_file};
 pub use selector::{LabelSelector, SelectorError};
 pub use set::{MAX_OBJECTS, Manifests};
 pub use trigger::{FilterSpec, TriggerSpec};

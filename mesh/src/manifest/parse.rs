@@ -1,26 +1,43 @@
 //! From YAML or JSON text, and from a folder of it, to a set.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::error::ManifestError;
-use super::object::Object;
+use super::object::{Object, label};
 use super::set::Manifests;
 
 /// Largest manifest file in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the documents of one YAML or JSON text. `file` is only named in errors. Empty documents are left out, and a `List`
-/// stands for its items.
+/// One document of a file, or one item of a list in it, as it was written.
+#[derive(Debug)]
+pub struct Document {
+    /// Where it stands, as in `document 3`.
+    pub place: String,
+    /// The document.
+    pub value: Value,
+}
+
+impl Document {
+    /// `Kind namespace/name`, as far as it has them; else its place.
+    #[must_use]
+    pub fn label(&self) -> String {
+        label(&self.value, &self.place)
+    }
+}
+
+/// Takes one YAML or JSON text apart. `file` is only named in errors. Empty documents are left out, and a `List` stands for its
+/// items.
 ///
 /// # Errors
-/// The first thing that is wrong.
-pub fn parse_str(file: &str, text: &str) -> Result<Vec<Object>, ManifestError> {
-    let documents: Vec<Value> =
+/// When the text is neither YAML nor JSON, or a list has no items.
+pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
+    let parsed: Vec<Value> =
         serde_saphyr::from_multiple(text).map_err(|e| ManifestError::file(file, one_line(&e.to_string())))?;
-    let mut objects = Vec::new();
-    for (i, document) in documents.into_iter().enumerate() {
+    let mut found = Vec::new();
+    for (i, document) in parsed.into_iter().enumerate() {
         let place = format!("document {}", i + 1);
         match document {
             Value::Null => {}
@@ -28,26 +45,32 @@ pub fn parse_str(file: &str, text: &str) -> Result<Vec<Object>, ManifestError> {
                 let Some(Value::Array(items)) = list.remove("items") else {
                     return Err(ManifestError::field(file, &place, "items", "is missing, or no array"));
                 };
-                for (j, item) in items.into_iter().enumerate() {
-                    objects.push(Object::from_value(file, &format!("{place}, item {}", j + 1), item)?);
-                }
+                let items = items.into_iter().enumerate();
+                found.extend(items.map(|(j, value)| Document { place: format!("{place}, item {}", j + 1), value }));
             }
-            document => objects.push(Object::from_value(file, &place, document)?),
+            value => found.push(Document { place, value }),
         }
     }
-    Ok(objects)
+    Ok(found)
 }
 
-/// Reads every `*.yaml`, `*.yml` and `*.json` in a folder, in the order of their names, as one set: all or nothing. Hidden
-/// files and folders below are left out. Blocks.
+/// Reads the objects of one YAML or JSON text; see [`documents`].
 ///
 /// # Errors
-/// The first thing that is wrong in any of the files.
-pub fn load_dir(dir: &Path) -> Result<Manifests, ManifestError> {
-    let folder = dir.display().to_string();
+/// The first thing that is wrong.
+pub fn parse_str(file: &str, text: &str) -> Result<Vec<Object>, ManifestError> {
+    documents(file, text)?.into_iter().map(|d| Object::from_value(file, &d.place, d.value)).collect()
+}
+
+/// The manifests of a folder: every `*.yaml`, `*.yml` and `*.json` in the order of their names. Hidden files and folders below
+/// are left out. Blocks.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn manifest_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|e| ManifestError::file(&folder, e))? {
-        let path = entry.map_err(|e| ManifestError::file(&folder, e))?.path();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
         let hidden = path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."));
         let ours = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if !hidden && ours && path.is_file() {
@@ -55,19 +78,32 @@ pub fn load_dir(dir: &Path) -> Result<Manifests, ManifestError> {
         }
     }
     files.sort();
+    Ok(files)
+}
 
+/// Reads one manifest file whole. Blocks.
+///
+/// # Errors
+/// When it cannot be read or is larger than 4 MiB.
+pub fn read_file(path: &Path) -> Result<String, ManifestError> {
+    let file = path.display().to_string();
+    let length = std::fs::metadata(path).map_err(|e| ManifestError::file(&file, e))?.len();
+    if length > MAX_FILE_BYTES {
+        let why = format!("{length} bytes are more than the {MAX_FILE_BYTES} a manifest may have");
+        return Err(ManifestError::file(&file, why));
+    }
+    std::fs::read_to_string(path).map_err(|e| ManifestError::file(&file, e))
+}
+
+/// Reads the manifests of a folder (see [`manifest_files`]) as one set: all or nothing. Blocks.
+///
+/// # Errors
+/// The first thing that is wrong in any of the files.
+pub fn load_dir(dir: &Path) -> Result<Manifests, ManifestError> {
+    let folder = dir.display().to_string();
     let mut objects = Vec::new();
-    for path in files {
-        let file = path.display().to_string();
-        let length = std::fs::metadata(&path).map_err(|e| ManifestError::file(&file, e))?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(ManifestError::file(
-                &file,
-                format!("{length} bytes are more than the {MAX_FILE_BYTES} a manifest may have"),
-            ));
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| ManifestError::file(&file, e))?;
-        objects.extend(parse_str(&file, &text)?);
+    for path in manifest_files(dir).map_err(|e| ManifestError::file(&folder, e))? {
+        objects.extend(parse_str(&path.display().to_string(), &read_file(&path)?)?);
     }
     Manifests::new(objects).map_err(|e| ManifestError { file: if e.file.is_empty() { folder } else { e.file }, ..e })
 }

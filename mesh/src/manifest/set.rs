@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::broker::BrokerObject;
 use super::error::ManifestError;
+use super::kind::Kind;
 use super::metadata::ObjectName;
-use super::object::{Kind, Object, Spec};
+use super::object::{Object, Spec};
 use super::trigger::TriggerSpec;
 
 /// Most objects in one set.
@@ -93,11 +94,39 @@ impl Manifests {
         self.objects.values()
     }
 
+    /// The object of this kind and name.
+    #[must_use]
+    pub fn get(&self, kind: Kind, name: &ObjectName) -> Option<&Object> {
+        self.objects.get(&(kind, name.clone()))
+    }
+
+    /// The same set with `object` in the place of the one of its kind and name.
+    ///
+    /// # Errors
+    /// When there are more than [`MAX_OBJECTS`] then.
+    pub fn with(&self, object: Object) -> Result<Self, ManifestError> {
+        let mut objects = self.objects.clone();
+        let file = object.file().to_owned();
+        objects.insert((object.kind(), object.name().clone()), object);
+        if objects.len() > MAX_OBJECTS {
+            return Err(ManifestError::file(&file, format!("more than {MAX_OBJECTS} objects in one set")));
+        }
+        Ok(Self { objects, warnings: Vec::new() })
+    }
+
+    /// The same set without the object of this kind and name.
+    #[must_use]
+    pub fn without(&self, kind: Kind, name: &ObjectName) -> Self {
+        let mut objects = self.objects.clone();
+        objects.remove(&(kind, name.clone()));
+        Self { objects, warnings: Vec::new() }
+    }
+
     /// The Brokers.
     pub fn brokers(&self) -> impl Iterator<Item = &BrokerObject> {
         self.objects.values().filter_map(|o| match o.spec() {
             Spec::Broker(broker) => Some(broker),
-            Spec::Trigger(_) => None,
+            Spec::Trigger(_) | Spec::Stored => None,
         })
     }
 
@@ -105,7 +134,7 @@ impl Manifests {
     pub fn triggers(&self) -> impl Iterator<Item = &TriggerSpec> {
         self.objects.values().filter_map(|o| match o.spec() {
             Spec::Trigger(trigger) => Some(trigger),
-            Spec::Broker(_) => None,
+            Spec::Broker(_) | Spec::Stored => None,
         })
     }
 

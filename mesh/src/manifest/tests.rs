@@ -75,9 +75,10 @@ fn a_wrong_value_is_an_error_that_names_the_field() {
         ("format: binary", "format: xml", "spec.delivery.format"),
         ("uri: /path", "uri: http://absolute/", "spec.subscriber.uri"),
         ("type: a", "Type: a", "spec.filter.attributes[Type]"),
-        ("type: a", "type: 5", "spec.filter.attributes.type"),
+        ("type: a", "type: 5", "spec.filter.attributes[type]"),
         ("broker: default\n", "broker: Default\n", "spec.broker"),
-        ("broker: default\n  filter", "filter", "spec"),
+        ("broker: default\n  filter", "filter", "spec.broker"),
+        ("broker: default\n", "broker: default\n  brokerRef: {kind: Broker, name: b}\n", "spec.brokerRef"),
         ("name: t", "name: T", "metadata.name"),
         ("  labels", "  annotations: {godwit.dev/hold: \"maybe\"}\n  labels", "metadata.annotations[godwit.dev/hold]"),
         ("  filter:\n", "  filters: [{exact: {Type: a}}]\n  filter:\n", "spec.filters[0].exact[Type]"),
@@ -85,7 +86,8 @@ fn a_wrong_value_is_an_error_that_names_the_field() {
         ("  filter:\n", "  filters: [{any: [{not: {}}]}]\n  filter:\n", "spec.filters[0].any[0].not"),
         ("  filter:\n", "  filters: [{cesql: \"type = \"}]\n  filter:\n", "spec.filters[0].cesql"),
         ("  filter:\n", "  filters: {exact: {type: a}}\n  filter:\n", "spec.filters"),
-        ("kind: Trigger", "kind: Sequence", "kind"),
+        ("kind: Trigger", "kind: Sequence", "apiVersion"),
+        ("kind: Trigger", "kind: Pod", "kind"),
         ("eventing.knative.dev/v1\nkind: T", "eventing.knative.dev/v2\nkind: T", "apiVersion"),
     ] {
         let (at, why) = refused(from, to);
@@ -99,7 +101,7 @@ fn filters_win_over_filter_where_they_are_not_empty() {
         let yaml = TRIGGER.replace("  filter:\n", &format!("  filters: {filters}\n  filter:\n"));
         match one(&yaml).expect(filters).spec() {
             Spec::Trigger(trigger) => trigger.filter.clone(),
-            Spec::Broker(_) => panic!("a Trigger"),
+            Spec::Broker(_) | Spec::Stored => panic!("a Trigger"),
         }
     };
     let attributes = BTreeMap::from([("type".to_owned(), "a".to_owned()), ("myextension".to_owned(), String::new())]);
@@ -116,7 +118,8 @@ fn a_uri_must_be_absolute_and_of_a_scheme_that_is_built() {
         one(&TRIGGER.replace(from, &format!("    uri: \"{uri}\""))).map(|_| ()).map_err(|e| e.why)
     };
     assert_eq!(uri("https://sink.example:8443/in?x=1"), Ok(()));
-    for bad in ["/relative", "sink:8080", "mqtt:///topic", "http://", "ftp://x/"] {
+    assert_eq!(uri("mqtt:///boiler/{subject}"), Ok(()));
+    for bad in ["/relative", "sink:8080", "mqtt://host/topic", "http://", "ftp://x/"] {
         assert!(uri(bad).is_err(), "{bad}");
     }
 }
@@ -140,7 +143,7 @@ fn a_broker_needs_no_spec_and_says_when_its_class_is_not_ours() {
         );
         match one(&yaml).expect("valid").spec() {
             Spec::Broker(broker) => broker.clone(),
-            Spec::Trigger(_) => panic!("a Broker"),
+            _ => panic!("a Broker"),
         }
     };
     let ours = broker("MTChannelBasedBroker");

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::annotations::Annotations;
 use super::delivery::DeliverySpec;
-use super::destination::Destination;
+use super::destination::{Destination, Reference};
 use super::error::FieldError;
 use super::metadata::{Metadata, ObjectName};
 use crate::filter::{Dialect, Filter};
@@ -25,9 +25,10 @@ pub struct FilterSpec {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct RawTriggerSpec {
+    #[serde(default)]
     broker: String,
     #[serde(default)]
-    broker_ref: Option<serde_json::Value>,
+    broker_ref: Option<Reference>,
     #[serde(default)]
     filter: FilterSpec,
     #[serde(default)]
@@ -42,6 +43,8 @@ pub(crate) struct RawTriggerSpec {
 pub struct TriggerSpec {
     /// Its namespace and name.
     pub name: ObjectName,
+    /// The uid in its metadata, which only means something where our own API set it.
+    pub(crate) uid: Option<String>,
     /// Our annotations.
     pub annotations: Annotations,
     /// The Broker whose events it wants; never changes.
@@ -56,13 +59,7 @@ pub struct TriggerSpec {
 
 impl TriggerSpec {
     pub(crate) fn new(metadata: &Metadata, annotations: Annotations, raw: RawTriggerSpec) -> Result<Self, FieldError> {
-        if raw.broker_ref.is_some() {
-            return Err(FieldError::new(
-                "spec.brokerRef",
-                "is not built yet; name a Broker of the same namespace in spec.broker",
-            ));
-        }
-        let broker = BrokerName::new(&metadata.namespace, &raw.broker).map_err(|e| FieldError::new("spec.broker", e))?;
+        let broker = broker(metadata, &raw)?;
         // Both are checked, also where only one of them counts.
         let attributes = Filter::attributes(&raw.filter.attributes)
             .map_err(|e| FieldError::new(format!("spec.filter.attributes{}", e.field), e.why))?;
@@ -75,11 +72,30 @@ impl TriggerSpec {
         }
         Ok(Self {
             name: metadata.object_name(),
+            uid: metadata.uid.clone(),
             annotations,
             broker,
             filter,
             subscriber: raw.subscriber,
             delivery: raw.delivery,
         })
+    }
+}
+
+/// The Broker that a Trigger names, in its own namespace or by a reference.
+fn broker(metadata: &Metadata, raw: &RawTriggerSpec) -> Result<BrokerName, FieldError> {
+    match &raw.broker_ref {
+        None if raw.broker.is_empty() => Err(FieldError::new("spec.broker", "is missing").missing()),
+        None => BrokerName::new(&metadata.namespace, &raw.broker).map_err(|e| FieldError::new("spec.broker", e)),
+        Some(_) if !raw.broker.is_empty() => {
+            Err(FieldError::new("spec.brokerRef", "broker and brokerRef exclude each other: write one of them"))
+        }
+        Some(reference) if !reference.is_broker() => {
+            Err(FieldError::new("spec.brokerRef.kind", "must be a Broker of eventing.knative.dev/v1"))
+        }
+        Some(reference) => {
+            let namespace = reference.namespace.as_deref().unwrap_or(&metadata.namespace);
+            BrokerName::new(namespace, &reference.name).map_err(|e| FieldError::new("spec.brokerRef", e))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `godwit trigger`: Triggers in files, tried out without a server.
+//! `godwit trigger test`: Triggers in files, tried out without a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,20 +19,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct TriggerArgs {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Say whether an event passes a Trigger's filter, and which part of it decides.
-    Test(TestArgs),
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-struct TestArgs {
+pub(crate) struct TestArgs {
     /// A file with Triggers; other objects in it are left out; may be given several times
     #[arg(long = "file", short, value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
@@ -41,13 +28,7 @@ struct TestArgs {
     event: PathBuf,
 }
 
-pub(crate) fn run(args: &TriggerArgs) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        Command::Test(args) => test(args),
-    }
-}
-
-fn test(args: &TestArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let mut objects: Vec<Object> = Vec::new();
     for path in &args.files {
         let name = path.display().to_string();

@@ -1,0 +1,220 @@
+//! The `status` of an object, made from how things stand: Knative's conditions, addresses, resolved URIs.
+//!
+//! A status is never read from what people write. A condition keeps the time at which its state last changed, as long as the
+//! process lives.
+
+use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
+use crate::delivery::Triggers;
+use crate::delivery::plan::NOT_IMPLEMENTED;
+use crate::manifest::{BrokerObject, Object, Spec};
+use crate::names::BrokerName;
+
+use super::when::rfc3339;
+
+const READY: &str = "Ready";
+const ADDRESSABLE: &str = "Addressable";
+const DEAD_LETTER_SINK: &str = "DeadLetterSinkResolved";
+const BROKER_READY: &str = "BrokerReady";
+const SUBSCRIBER: &str = "SubscriberResolved";
+const SUBSCRIPTION: &str = "SubscriptionReady";
+const DEPENDENCY: &str = "DependencyReady";
+const OIDC: &str = "OIDCIdentityCreated";
+
+/// Whether something holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    name: &'static str,
+    truth: Truth,
+    reason: &'static str,
+    message: String,
+    /// When it became so, in ms since 1970; `None` without a valid clock.
+    since_ms: Option<u64>,
+}
+
+/// A status, before it is JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Status {
+    conditions: Vec<Condition>,
+    address: Option<String>,
+    subscriber_uri: Option<String>,
+    dead_letter_sink_uri: Option<String>,
+}
+
+impl Status {
+    /// How `object` stands. `here`: whether it is applied in this process.
+    pub(super) fn of(object: &Object, here: bool, triggers: &Triggers) -> Self {
+        if !here {
+            return Self::alone(Truth::Unknown, "ForAgents", "runs at the agents that godwit.dev/agents selects");
+        }
+        match object.spec() {
+            Spec::Broker(broker) => Self::of_broker(Some(broker), &broker.name, triggers),
+            Spec::Trigger(_) => Self::of_trigger(object, triggers),
+            Spec::Stored => {
+                let mut what = object.warnings().to_vec();
+                if what.is_empty() {
+                    what.push(format!("{} is kept, but does not run yet", object.kind()));
+                }
+                Self::alone(Truth::False, NOT_IMPLEMENTED, &what.join("; "))
+            }
+        }
+    }
+
+    /// How a Broker stands that may have no object.
+    pub(super) fn of_broker(object: Option<&BrokerObject>, name: &BrokerName, triggers: &Triggers) -> Self {
+        if let Some(class) = object.and_then(|b| b.foreign_class.as_ref()) {
+            let why = format!("brokers of class {class} do not run here");
+            return Self::alone(Truth::False, "BrokerClassUnsupported", &why);
+        }
+        if triggers.brokers().get(name).is_none() {
+            return Self::alone(Truth::False, "BrokerNotMade", "its journal is not there");
+        }
+        let url = triggers.broker_url(name);
+        let mut status = Self { address: Some(url), ..Self::default() };
+        let sink = object.and_then(|b| b.spec.delivery.as_ref()).and_then(|d| d.dead_letter_sink.as_ref());
+        let sink = sink.map(|sink| triggers.resolve(sink, name.namespace()));
+        let resolved = match sink {
+            None => (Truth::True, "DeadLetterSinkNotConfigured", String::new()),
+            Some(Ok(uri)) => {
+                status.dead_letter_sink_uri = Some(uri);
+                (Truth::True, "", String::new())
+            }
+            Some(Err((reason, why))) => (Truth::False, reason, why),
+        };
+        status.add(ADDRESSABLE, Truth::True, "", "");
+        status.add(DEAD_LETTER_SINK, resolved.0, resolved.1, &resolved.2);
+        for name in ["EventPoliciesReady", "FilterReady", "IngressReady", "TriggerChannelReady"] {
+            status.add(name, Truth::True, "", "");
+        }
+        status.sum_up();
+        status
+    }
+
+    fn of_trigger(object: &Object, triggers: &Triggers) -> Self {
+        let Some(standing) = triggers.standing(object.name()) else {
+            return Self::alone(Truth::Unknown, "Starting", "not started yet");
+        };
+        let mut status = Self {
+            subscriber_uri: standing.subscriber_uri,
+            dead_letter_sink_uri: standing.dead_letter_sink_uri,
+            ..Self::default()
+        };
+        // What is at fault; the parts behind it are not known then.
+        let fault = standing.not_ready.as_ref().map(|(reason, why)| {
+            let part = match *reason {
+                "BrokerDoesNotExist" | "BrokerClassUnsupported" => BROKER_READY,
+                "DeadLetterSinkNotResolved" => DEAD_LETTER_SINK,
+                "Starting" => SUBSCRIPTION,
+                _ => SUBSCRIBER,
+            };
+            (part, *reason, why.as_str())
+        });
+        let sink = if status.dead_letter_sink_uri.is_none() { "DeadLetterSinkNotConfigured" } else { "" };
+        let order = [
+            (BROKER_READY, ""),
+            (DEPENDENCY, ""),
+            (OIDC, "OIDCFeatureDisabled"),
+            (SUBSCRIBER, ""),
+            (DEAD_LETTER_SINK, sink),
+            (SUBSCRIPTION, ""),
+        ];
+        let at = fault.and_then(|(part, ..)| order.iter().position(|(name, _)| *name == part));
+        for (i, (name, reason)) in order.into_iter().enumerate() {
+            match (fault, at) {
+                (Some((_, reason, why)), Some(at)) if i == at => {
+                    let truth = if reason == "Starting" { Truth::Unknown } else { Truth::False };
+                    status.add(name, truth, reason, why);
+                }
+                (Some(_), Some(at)) if i > at && name != DEPENDENCY && name != OIDC => {
+                    status.add(name, Truth::Unknown, "", "");
+                }
+                _ => status.add(name, Truth::True, reason, ""),
+            }
+        }
+        status.sum_up();
+        status
+    }
+
+    /// Only Ready.
+    fn alone(truth: Truth, reason: &'static str, message: &str) -> Self {
+        let mut status = Self::default();
+        status.add(READY, truth, reason, message);
+        status
+    }
+
+    fn add(&mut self, name: &'static str, truth: Truth, reason: &'static str, message: &str) {
+        self.conditions.push(Condition { name, truth, reason, message: message.to_owned(), since_ms: None });
+    }
+
+    /// Ready holds when all else does; else it says what the first says that does not.
+    fn sum_up(&mut self) {
+        let worst = self
+            .conditions
+            .iter()
+            .find(|c| c.truth == Truth::False)
+            .or_else(|| self.conditions.iter().find(|c| c.truth == Truth::Unknown));
+        let ready = match worst {
+            None => (Truth::True, "", String::new()),
+            Some(c) => (c.truth, c.reason, c.message.clone()),
+        };
+        self.add(READY, ready.0, ready.1, &ready.2);
+        self.conditions.sort_by_key(|c| c.name);
+    }
+
+    /// Takes over from `before` since when each condition has held; others hold from now on.
+    pub(super) fn since(mut self, before: &Self, clock: &Clock) -> Self {
+        for condition in &mut self.conditions {
+            let was = before.conditions.iter().find(|c| c.name == condition.name && c.truth == condition.truth);
+            condition.since_ms = was.map_or_else(|| clock.wall_ms(), |c| c.since_ms);
+        }
+        self
+    }
+
+    /// As JSON, of an object of this generation.
+    pub(super) fn to_json(&self, generation: u64) -> Value {
+        let mut status = Map::new();
+        status.insert("observedGeneration".to_owned(), generation.into());
+        if let Some(url) = &self.address {
+            status.insert("address".to_owned(), json!({"name": "http", "url": url}));
+        }
+        if let Some(uri) = &self.subscriber_uri {
+            status.insert("subscriberUri".to_owned(), uri.as_str().into());
+        }
+        if let Some(uri) = &self.dead_letter_sink_uri {
+            status.insert("deadLetterSinkUri".to_owned(), uri.as_str().into());
+        }
+        status.insert("conditions".to_owned(), self.conditions.iter().map(Condition::to_json).collect());
+        Value::Object(status)
+    }
+}
+
+impl Condition {
+    fn to_json(&self) -> Value {
+        let truth = match self.truth {
+            Truth::True => "True",
+            Truth::False => "False",
+            Truth::Unknown => "Unknown",
+        };
+        let mut json = Map::new();
+        json.insert("type".to_owned(), self.name.into());
+        json.insert("status".to_owned(), truth.into());
+        for (name, text) in [("reason", self.reason), ("message", &self.message)] {
+            if !text.is_empty() {
+                json.insert(name.to_owned(), text.into());
+            }
+        }
+        if let Some(ms) = self.since_ms {
+            json.insert("lastTransitionTime".to_owned(), rfc3339(ms).into());
+        }
+        Value::Object(json)
+    }
+}
