@@ -163,6 +163,10 @@ impl Connection {
                 if self.is_over() {
                     return Poll::Ready(());
                 }
+                if !self.told && self.inbound.is_settled() {
+                    // The write has just failed: nothing else would wake us.
+                    continue;
+                }
                 self.set_deadline();
                 return Poll::Pending;
             }
