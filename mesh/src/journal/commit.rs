@@ -298,10 +298,8 @@ impl Shared {
                     pending.round = Round::On(Instant::now());
                     drop(pending);
                     let end = EndRound(Arc::clone(self));
-                    runtime.spawn(async move {
-                        tokio::task::yield_now().await;
-                        drop(end);
-                    });
+                    // Stands behind all tasks that are ready now.
+                    runtime.spawn(async move { drop(end) });
                     return;
                 }
             }
