@@ -81,8 +81,11 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(file) = &config.gateway.token_file {
         std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
     }
+    for (key, file) in [("gateway.ca-file", &config.gateway.ca_file), ("delivery.ca-file", &config.delivery.ca_file)] {
+        ClientTls::check(file.as_deref()).context(key)?;
+    }
     if let Some(folder) = &config.agent.manifests {
-        Manifests::load_dir(folder)?;
+        Manifests::load_dir(folder).context("agent.manifests")?;
     }
     Ok(())
 }
@@ -136,6 +139,12 @@ impl Agent {
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
+        for (key, file) in [("gateway.ca-file", &config.gateway.ca_file), ("delivery.ca-file", &config.delivery.ca_file)] {
+            // No reason not to take events: whoever needs the file is told again at each attempt.
+            if let Err(error) = ClientTls::check(file.as_deref()) {
+                tracing::error!("{key}: {error}");
+            }
+        }
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
         let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
@@ -187,7 +196,8 @@ impl Agent {
         let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
         let (stop, up) = (consumers.clone(), uplink.clone());
         carrier.spawn(async move { up.run(stop).await });
-        tracing::info!(agent = %id, http = %addresses.http, mqtt = ?addresses.mqtt, "the agent is ready");
+        let mqtt_at = addresses.mqtt.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        tracing::info!(agent = %id, http = %addresses.http, mqtt = %mqtt_at, "the agent is ready");
         let certificates = [("mqtt", mqtt_tls), ("http", bound.tls)];
         let certificates = certificates.into_iter().filter_map(|(name, tls)| Some((name, tls?))).collect();
         Ok(Self {

@@ -67,8 +67,9 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     let credentials = process::credentials(&config.auth)?;
     Front::prepare(&config.http, credentials)?;
     process::services(&config.resolve)?;
+    ClientTls::check(config.gateway.ca_file.as_deref()).context("gateway.ca-file")?;
     if let Some(folder) = &config.gateway.manifests {
-        Manifests::load_dir(folder)?;
+        Manifests::load_dir(folder).context("gateway.manifests")?;
     }
     Ok(())
 }
@@ -101,6 +102,10 @@ impl Gateway {
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
+        if let Err(error) = ClientTls::check(config.gateway.ca_file.as_deref()) {
+            // No reason not to take events: whoever needs the file is told again at each attempt.
+            tracing::error!("gateway.ca-file: {error}");
+        }
         let here = |all: &Manifests| Ok(all.for_here());
         let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS), Box::new(here)).await;
         let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), Box::new(here));

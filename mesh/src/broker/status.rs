@@ -32,15 +32,16 @@ impl Broker {
     #[must_use]
     pub fn status(&self) -> Value {
         let journal = self.journal();
-        let next = journal.next_offset().0;
+        // From one look, so that the ledger adds up whatever is being committed.
+        let (first, next, consumers) = journal.ledger();
         json!({
             "namespace": self.name().namespace(),
             "name": self.name().name(),
-            "first_offset": journal.first_offset().0,
-            "next_offset": next,
+            "first_offset": first.0,
+            "next_offset": next.0,
             "bytes": journal.bytes(),
-            "accepted": next,
-            "consumers": journal.consumers().iter().map(consumer).collect::<Vec<_>>(),
+            "accepted": next.0,
+            "consumers": consumers.iter().map(consumer).collect::<Vec<_>>(),
         })
     }
 }
@@ -49,6 +50,7 @@ fn consumer(status: &ConsumerStatus) -> Value {
     let dropped: BTreeMap<&str, u64> = status.done.dropped.iter().map(|(reason, n)| (reason.name(), *n)).collect();
     json!({
         "name": status.name,
+        "since": status.since.0,
         "delivered": status.done.delivered,
         "filtered": status.done.filtered,
         "dead_lettered": status.done.dead_lettered,

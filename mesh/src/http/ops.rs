@@ -154,11 +154,11 @@ fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {
         let (namespace, name) = (broker.name().namespace(), broker.name().name());
         let what = broker.name().what();
         let labels = [("namespace", namespace), (what, name)];
-        let (first, next) = (journal.first_offset(), journal.next_offset());
+        let (first, next, consumers) = journal.ledger();
         samples.counter("godwit_broker_events_accepted", "Events ever appended, earlier starts included.", &labels, next.0);
         samples.gauge("godwit_broker_events_kept", "Events that can still be read.", &labels, next.since(first));
         samples.gauge("godwit_broker_journal_bytes", "Bytes of the journal's segment files.", &labels, journal.bytes());
-        for consumer in journal.consumers() {
+        for consumer in consumers {
             let mut tell = |outcome: &str, n: u64| {
                 let labels = [("namespace", namespace), (what, name), ("consumer", &consumer.name), ("outcome", outcome)];
                 let help = "What became of the events that a consumer has passed.";

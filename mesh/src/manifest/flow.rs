@@ -115,7 +115,7 @@ impl Maker<'_> {
     fn channel(&self, name: &str) -> Result<Object, FieldError> {
         let delivery = self.spec("channelTemplate").and_then(|t| t.pointer("/spec/delivery"));
         let spec = delivery.map_or_else(|| json!({}), |delivery| json!({"delivery": delivery}));
-        self.part(self.channel_kind(), name, spec)
+        self.part(self.channel_kind(), name, &spec)
     }
 
     fn subscription(
@@ -130,10 +130,10 @@ impl Maker<'_> {
         spec.insert("channel".to_owned(), self.reference(channel));
         let rest = [("subscriber", subscriber), ("reply", reply), ("delivery", delivery.cloned())];
         spec.extend(rest.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))));
-        self.part("Subscription", name, Value::Object(spec))
+        self.part("Subscription", name, &Value::Object(spec))
     }
 
-    fn part(&self, kind: &str, name: &str, spec: Value) -> Result<Object, FieldError> {
+    fn part(&self, kind: &str, name: &str, spec: &Value) -> Result<Object, FieldError> {
         let uid = self.value.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         let mut annotations = Map::new();
         // Parts run where the whole does.

@@ -13,6 +13,7 @@ mod notify;
 mod room;
 mod serve;
 mod signals;
+mod told;
 
 use std::io;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use notify::Notifier;
 pub use room::{broker_defaults, chosen_limit, chosen_segment, read_small, write_small};
 pub use serve::{Daemon, ServeError, serve};
 pub use signals::{Signal, Signals};
+pub use told::told;
 
 /// Most threads for calls that block (file reads, password checks, name look-ups).
 const MAX_BLOCKING_THREADS: usize = 8;
