@@ -1,6 +1,8 @@
 //! Whole deliveries against a subscriber that answers by script. The tests name the rule that they prove.
 
 mod failures;
+mod model;
+mod parallel;
 mod replies;
 mod running;
 mod sending;
