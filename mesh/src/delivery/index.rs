@@ -1,5 +1,7 @@
 //! Which of many filters an event may concern: by its `type` and its `source`, so that those it plainly does not concern cost
 //! nothing. A filter stands under the values it demands, or among the rest, which are asked about every event.
+//!
+//! Numbers are the caller's affair; each is added once.
 
 use std::collections::HashMap;
 
@@ -8,7 +10,7 @@ use crate::filter::Key;
 
 /// Numbers of filters by what they demand.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+pub struct Index {
     types: HashMap<Box<str>, Vec<u32>>,
     sources: HashMap<Box<str>, Vec<u32>>,
     rest: Vec<u32>,
@@ -16,7 +18,7 @@ pub(crate) struct Index {
 
 impl Index {
     /// Adds the filter with this number.
-    pub(crate) fn add(&mut self, number: u32, key: Option<&Key>) {
+    pub fn add(&mut self, number: u32, key: Option<&Key>) {
         let (map, values) = match key {
             Some(Key::Type(values)) => (&mut self.types, values),
             Some(Key::Source(values)) => (&mut self.sources, values),
@@ -28,7 +30,7 @@ impl Index {
     }
 
     /// Takes it away again.
-    pub(crate) fn remove(&mut self, number: u32, key: Option<&Key>) {
+    pub fn remove(&mut self, number: u32, key: Option<&Key>) {
         let (map, values) = match key {
             Some(Key::Type(values)) => (&mut self.types, values),
             Some(Key::Source(values)) => (&mut self.sources, values),
@@ -45,7 +47,7 @@ impl Index {
     }
 
     /// Calls `found` with each filter that the event may concern, each once.
-    pub(crate) fn candidates(&self, event: &StoredEvent, scratch: &mut String, mut found: impl FnMut(u32)) {
+    pub fn candidates(&self, event: &StoredEvent, scratch: &mut String, mut found: impl FnMut(u32)) {
         for (name, map) in [("type", &self.types), ("source", &self.sources)] {
             if map.is_empty() {
                 continue;

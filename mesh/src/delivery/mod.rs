@@ -35,5 +35,6 @@ mod window;
 mod work;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
+pub use index::Index;
 pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};
