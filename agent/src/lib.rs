@@ -104,6 +104,7 @@ fn check_values(config: &Config) -> anyhow::Result<()> {
         link::check_url(url)?;
     }
     observe::check_level(&config.log.level)?;
+    process::services(&config.resolve)?;
     Ok(())
 }
 
@@ -130,6 +131,7 @@ impl Agent {
         let settings = DeliverySettings {
             tls: ClientTls::new(config.delivery.ca_file.as_deref()),
             address: front.address()?,
+            services: process::services(&config.resolve)?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),
         };
@@ -283,7 +285,7 @@ fn chosen_by(config: &Config) -> process::Choose {
     let labels = config.agent.labels.0.clone();
     Box::new(move |all| {
         let (here, mine) = (all.for_here(), all.for_agent(&labels));
-        Manifests::new(here.objects().chain(mine.objects()).cloned())
+        Manifests::new(here.whole().chain(mine.whole()).cloned())
     })
 }
 

@@ -66,6 +66,7 @@ pub struct Gateway {
 pub fn check(config: &Config) -> anyhow::Result<()> {
     let credentials = process::credentials(&config.auth)?;
     Front::prepare(&config.http, credentials)?;
+    process::services(&config.resolve)?;
     if let Some(folder) = &config.gateway.manifests {
         Manifests::load_dir(folder)?;
     }
@@ -95,6 +96,7 @@ impl Gateway {
         let settings = DeliverySettings {
             tls: ClientTls::new(config.gateway.ca_file.as_deref()),
             address: front.address()?,
+            services: process::services(&config.resolve)?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),
         };

@@ -1,4 +1,4 @@
-//! The `brokers` array of `/status`.
+//! The arrays `brokers` and `channels` of `/status`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,18 @@ impl Brokers {
     /// All Brokers as `/status` shows them.
     #[must_use]
     pub fn status(&self) -> Value {
-        Value::Array(self.list().iter().map(|broker| broker.status()).collect())
+        self.shown(false)
+    }
+
+    /// All Channels as `/status` shows them.
+    #[must_use]
+    pub fn status_of_channels(&self) -> Value {
+        self.shown(true)
+    }
+
+    fn shown(&self, channels: bool) -> Value {
+        let wanted = self.list().into_iter().filter(|broker| broker.name().is_channel() == channels);
+        Value::Array(wanted.map(|broker| broker.status()).collect())
     }
 }
 

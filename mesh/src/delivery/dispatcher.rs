@@ -104,7 +104,7 @@ impl Dispatcher {
         let mut made = self.context.brokers.watch();
         let targets = loop {
             made.mark_unchanged();
-            let targets = self.plan.resolve(&self.context.brokers, &self.context.settings.address);
+            let targets = self.plan.resolve(&self.context.brokers, &self.context.settings);
             self.live.resolved(&targets, &self.context.settings.address);
             match targets {
                 Ok(targets) => break targets,

@@ -5,7 +5,7 @@
 //! and delays no other.
 //!
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
-//! task does. `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
+//! task does (`target` and `services` where its events go). `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
 //! `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again,
 //! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide
 //! what follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
@@ -26,15 +26,17 @@ pub(crate) mod plan;
 mod policy;
 mod room;
 mod sender;
+mod services;
 mod store;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod triggers;
 mod window;
 mod work;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use index::Index;
+pub use services::{Services, ServicesError};
 pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

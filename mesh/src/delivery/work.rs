@@ -188,7 +188,7 @@ impl Work {
         let settled = |outcome| Verdict::Settled(vec![(job.offset, outcome)]);
         match (&parcel.stage, outgoing) {
             (Stage::Subscriber, Some(outgoing)) => {
-                match to_subscriber(context, plan, &self.broker, &self.targets.subscriber, outgoing).await {
+                match to_subscriber(context, plan, &self.broker, &self.targets, outgoing).await {
                     Ok(()) => {
                         *contact = Contact::Answered;
                         settled(Outcome::Delivered)

@@ -17,6 +17,9 @@ mod signals;
 use std::io;
 use std::time::Duration;
 
+use crate::config::Resolve;
+use crate::delivery::{Services, ServicesError};
+
 pub use files::{Choose, FileSet, FileSetStatus, LOOK_EVERY};
 pub use folder::ManifestFolder;
 pub use front::{Bound, Front, FrontError, credentials, listener};
@@ -32,6 +35,14 @@ const MAX_BLOCKING_THREADS: usize = 8;
 
 /// Stack of each such thread in bytes: enough for the system's name resolver, the deepest of what they run.
 const STACK_BYTES: usize = 256 << 10;
+
+/// What `[resolve]` says of Services.
+///
+/// # Errors
+/// The key that is wrong, and why.
+pub fn services(config: &Resolve) -> Result<Services, ServicesError> {
+    Services::new(&config.services.0, config.service_template.as_deref())
+}
 
 /// The runtime of a daemon: one thread, and up to 8 short-lived ones for what blocks.
 ///

@@ -1,6 +1,7 @@
 //! Whole deliveries against a subscriber that answers by script. The tests name the rule that they prove.
 
 mod failures;
+mod flows;
 mod model;
 mod parallel;
 mod replies;
@@ -9,3 +10,5 @@ mod sending;
 mod sets;
 mod sink;
 mod world;
+
+pub(crate) use world::settings;
