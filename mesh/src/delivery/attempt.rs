@@ -48,6 +48,7 @@ pub(crate) async fn to_subscriber(
     let letter = Letter {
         url,
         event: &outgoing.event,
+        batch: None,
         headers: &outgoing.headers,
         format: plan.policy.format,
         timeout: plan.policy.timeout,
@@ -74,6 +75,30 @@ pub(crate) async fn to_subscriber(
         .await
         .map(|_| ())
         .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))
+}
+
+/// Sends events together. The answer is for all of them, whatever it holds: nothing in it is a reply.
+pub(crate) async fn batch_to_subscriber(
+    context: &Context,
+    plan: &Plan,
+    target: &Target,
+    outgoing: impl Iterator<Item = &Outgoing>,
+) -> Result<(), Failure> {
+    let events: Vec<Event> = outgoing.map(|outgoing| outgoing.event.clone()).collect();
+    let (Target::Http(url), [first, ..]) = (target, &*events) else {
+        return Err(Failure::no_response(&target.shown(&context.settings.address), "only HTTP takes batches"));
+    };
+    let letter = Letter {
+        url,
+        event: first,
+        batch: Some(&events),
+        headers: &HeaderMap::new(),
+        format: plan.policy.format,
+        timeout: plan.policy.timeout,
+        namespace: &plan.name.namespace,
+        reply: false,
+    };
+    context.sender.send(&letter).await.map(|_| ())
 }
 
 /// Sends the event, marked with what went wrong, to the dead letter sink (D23).
@@ -104,6 +129,7 @@ async fn to_target(
             let letter = Letter {
                 url,
                 event: &event,
+                batch: None,
                 headers: &outgoing.headers,
                 format: plan.policy.format,
                 timeout: plan.policy.timeout,

@@ -1,40 +1,48 @@
-//! A Trigger's task: read, filter, send, move the cursor.
+//! A Trigger's task: take in, send, move the cursor.
 //!
-//! One event is outstanding at a time, so a Trigger's events arrive in order. While it waits to try again, the task holds no
-//! event: it reads the event anew from the journal. What it finds changed then, because retention was faster or an operator
-//! moved the cursor, it accepts: the journal's cursor is the truth, the task follows it.
+//! As many events are outstanding as `godwit.dev/parallelism` says; with one, the default, a Trigger's events arrive in order. An event
+//! that waits for another attempt is an offset and no more: it is read anew when it is due. Those behind it go on around it as far
+//! as the [`Window`] reaches, or, where order counts, wait. What the task finds changed, because retention was faster or an
+//! operator moved the cursor, it accepts: the journal's cursor is the truth, the task follows it.
 //!
 //! The cursor passes an event only after the event is settled: taken by the subscriber (and its reply durable), taken by the
-//! dead letter sink, durable in the dead-letter journal, or not wanted.
+//! dead letter sink, durable in the dead-letter journal, expired, or not wanted. What is settled beyond the cursor is kept beside it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{Outgoing, to_dead_letter_sink, to_subscriber};
-use super::dead_letter::{DeadLetter, DeadLetterHead, Mark};
+use super::circuit::Circuit;
+use super::intake::Intake;
 use super::live::Live;
-use super::outcome::{Cause, Failure};
-use super::plan::{Plan, Targets};
-use super::policy::{Attempts, Next, Policy};
-use super::store::append_dead_letter;
+use super::pages::Look;
+use super::plan::Plan;
+use super::room::{Found, Share};
+use super::target::Target;
 use super::triggers::Context;
-use crate::broker::Broker;
-use crate::event::StoredEvent;
-use crate::journal::{Consumer, Done, Epoch, Item, Offset, ReadError, Reader, Summary};
+use super::window::{Outcome, Window};
+use super::work::{Finished, Job, Parcel, Verdict, Work};
+use crate::journal::{Offset, ReadError};
 
-/// How much is read at once: enough to read sequentially, little enough for many Triggers.
-const READ_BYTES: usize = 32 << 10;
-/// Waits shorter than this keep the event in memory.
-const BRIEF: Duration = Duration::from_millis(100);
-/// How often a waiting task looks whether its cursor was moved meanwhile.
+/// How often a task that has something under way looks whether its cursor was moved meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long what is being sent may take to finish when the task is stopped.
 const GRACE: Duration = Duration::from_secs(5);
 /// The wait after the journal could not be read.
 const READ_RETRY: Duration = Duration::from_secs(1);
+/// Wanted events that a Trigger looks at beyond its oldest one, for each that may be outstanding.
+const WINDOW: usize = 4;
+/// Most bytes of events in one batch.
+const BATCH_BYTES: usize = 256 << 10;
+/// Larger events are not copied out of the page that they are on while they are sent.
+const COPY_BYTES: usize = 8 << 10;
 
 /// One Trigger's task.
 pub(crate) struct Dispatcher {
@@ -44,51 +52,26 @@ pub(crate) struct Dispatcher {
     stop: CancellationToken,
 }
 
-/// What the task has once everything it refers to is there.
+/// What the task does once everything it refers to is there.
 struct Running {
-    broker: Arc<Broker>,
-    targets: Targets,
-    consumer: Consumer,
-}
-
-/// The event that is being delivered.
-struct Outstanding {
-    epoch: Epoch,
-    offset: Offset,
-    stage: Stage,
-    attempts: Attempts,
-}
-
-/// Where it goes next.
-enum Stage {
-    Subscriber,
-    /// To the dead letter sink, after this.
-    Sink(Failure),
-    /// To the dead-letter journal, after this.
-    Journal(Failure),
-}
-
-/// What an attempt led to.
-enum Step {
-    Delivered,
-    DeadLettered,
-    Wait(Duration),
-}
-
-/// How a wait or a run through items ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Then {
-    GoOn,
-    /// Read again from the cursor.
-    Reread,
-    Stop,
-}
-
-/// What the cursor may move past, gathered.
-struct Progress {
-    from: Offset,
-    to: Offset,
-    done: Done,
+    work: Arc<Work>,
+    window: Window,
+    intake: Intake,
+    /// Most deliveries at a time, and events in one.
+    parallelism: usize,
+    batch: usize,
+    /// What may go, in order.
+    ready: VecDeque<Parcel>,
+    /// What waits for another attempt, by when it is due.
+    later: BTreeMap<(Instant, Offset), Parcel>,
+    deliveries: FuturesUnordered<BoxFuture<'static, Finished>>,
+    share: Share,
+    /// Room for so many KiB is waited for; what was waited for.
+    starved: Option<u32>,
+    waited: Option<OwnedSemaphorePermit>,
+    circuit: Circuit,
+    /// Whether the note of what is finished beyond the cursor says anything.
+    noted: Vec<u8>,
 }
 
 impl Dispatcher {
@@ -98,40 +81,26 @@ impl Dispatcher {
 
     /// Runs until the task is stopped or the journal closed.
     pub(crate) async fn run(self) {
-        let Some(running) = self.start().await else { return };
-        let filter = self.plan.filter.clone();
-        let interest = Box::new(move |summary: &Summary| filter.wants(summary));
-        let mut reader = running.broker.journal().reader(running.consumer.cursor()).with_interest(interest);
-        let mut progress = Progress::at(running.consumer.cursor());
-        let mut outstanding = None;
-        loop {
-            let items = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                items = reader.next(READ_BYTES) => items,
-            };
-            let then = match items {
-                Ok(items) => self.work(&running, items, &mut progress, &mut outstanding).await,
-                Err(ReadError::Closed) => break,
+        let Some(work) = self.start().await else { return };
+        let ahead = loop {
+            match work.catch_up().await {
+                Ok(ahead) => break ahead,
                 Err(error) => {
-                    tracing::warn!(trigger = %self.plan.name, broker = %self.plan.broker, %error, "events cannot be read; trying again");
-                    self.sleep(READ_RETRY).await
+                    tracing::warn!(trigger = %self.plan.name, %error, "dead letters cannot be read; trying again");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(READ_RETRY) => {}
+                    }
                 }
-            };
-            if then == Then::Stop {
-                break;
             }
-            if then == Then::Reread || !progress.flush(&running.consumer) {
-                rewind(&mut reader, &mut progress, &running.consumer);
-            }
-        }
-        progress.flush(&running.consumer);
-        // The journal may be closed or its disk dead; then what was done since is done again at the next start.
-        let _ = tokio::time::timeout(GRACE, running.consumer.flushed()).await;
+        };
+        // Boxed: a task that only waits for its Broker is small.
+        let mut running = Box::new(Running::new(&self, work, &ahead));
+        running.run(&self.stop).await;
     }
 
     /// Waits until everything the Trigger refers to is there, and takes up its cursor.
-    async fn start(&self) -> Option<Running> {
+    async fn start(&self) -> Option<Arc<Work>> {
         let mut made = self.context.brokers.watch();
         let targets = loop {
             made.mark_unchanged();
@@ -155,304 +124,296 @@ impl Dispatcher {
         };
         let broker = self.context.brokers.get(&self.plan.broker)?;
         let consumer = broker.journal().consumer(&self.live.consumer(), self.plan.start(), self.plan.hold);
-        let running = Running { broker, targets, consumer };
-        while let Err(error) = self.catch_up(&running).await {
-            tracing::warn!(trigger = %self.plan.name, %error, "dead letters cannot be read; trying again");
-            if self.sleep(READ_RETRY).await == Then::Stop {
-                return None;
-            }
+        Some(Arc::new(Work {
+            context: self.context.clone(),
+            plan: self.plan.clone(),
+            live: self.live.clone(),
+            stop: self.stop.clone(),
+            broker,
+            targets,
+            consumer,
+            buried: tokio::sync::Mutex::default(),
+        }))
+    }
+}
+
+impl Running {
+    fn new(dispatcher: &Dispatcher, work: Arc<Work>, ahead: &BTreeMap<Offset, Outcome>) -> Self {
+        let plan = &dispatcher.plan;
+        let batch = if matches!(work.targets.subscriber, Target::Http(_)) { plan.batch } else { 1 };
+        let parallelism = if batch > 1 { 1 } else { plan.parallelism };
+        let limit = if parallelism > 1 { parallelism * WINDOW } else { batch };
+        let cursor = work.consumer.cursor();
+        let feed = dispatcher.context.feed(&work.broker);
+        Self {
+            window: Window::new(cursor, limit, ahead),
+            intake: Intake::new(feed, plan.clone(), dispatcher.live.clone(), cursor),
+            parallelism,
+            batch,
+            ready: VecDeque::new(),
+            later: BTreeMap::new(),
+            deliveries: FuturesUnordered::new(),
+            share: Share::default(),
+            starved: None,
+            waited: None,
+            circuit: Circuit::default(),
+            noted: work.consumer.ahead().unwrap_or_default(),
+            work,
         }
-        Some(running)
     }
 
-    /// Goes past the last dead letter if the process ended after it was durable and before the cursor was.
-    async fn catch_up(&self, running: &Running) -> Result<(), crate::broker::BrokerError> {
-        let Some(dead_letters) = running.broker.existing_dead_letters().await? else { return Ok(()) };
-        let Some(mark) = dead_letters.fact(&Mark::key(&self.live.uid)).and_then(|bytes| Mark::decode(&bytes)) else {
-            return Ok(());
-        };
-        let journal = running.broker.journal();
-        let Some(status) = journal.consumers().into_iter().find(|c| c.name == running.consumer.name()) else {
-            return Ok(());
-        };
-        let epoch = journal.lineage().epoch_at(mark.offset());
-        if let Some((to, done)) = mark.catch_up(epoch, status.since, status.cursor, &status.done) {
-            running.consumer.advance(to, &done);
-        }
-        Ok(())
-    }
-
-    /// Works through what was read.
-    async fn work(
-        &self,
-        running: &Running,
-        items: Vec<Item>,
-        progress: &mut Progress,
-        outstanding: &mut Option<Outstanding>,
-    ) -> Then {
-        let mut scratch = String::new();
-        let mut items = items.into_iter();
-        while let Some(item) = items.next() {
-            let (epoch, offset, body) = match item {
-                Item::Event { epoch, offset, body } => (epoch, offset, body),
-                Item::Unwanted { from, to } => {
-                    progress.add(to, |done| done.filtered += to.since(from));
-                    continue;
-                }
-                Item::Skip { from, to, reason } => {
-                    if !progress.flush(&running.consumer) || running.consumer.cursor() >= to {
-                        return Then::Reread;
-                    }
-                    progress.add(to, |done| *done.dropped.entry(reason).or_default() += to.since(from));
-                    continue;
-                }
-            };
-            let stored = StoredEvent::new(body.clone(), epoch, offset, self.context.brokers.agent());
-            let verdict = stored.as_ref().ok().map(|event| self.plan.filter.judge(event, &mut scratch));
-            if let Some(faults) = verdict.map(|verdict| verdict.faults).filter(|faults| *faults > 0) {
-                self.live.faults(faults);
-            }
-            // What cannot be read cannot be judged: it is treated as wanted, and ends as a dead letter.
-            if verdict.is_some_and(|verdict| !verdict.wanted) {
-                progress.add(offset.plus(1), |done| done.filtered += 1);
+    async fn run(&mut self, stop: &CancellationToken) {
+        loop {
+            // What came back makes room first.
+            if !self.flush().await {
+                // The cursor is elsewhere: what is there goes next.
+                tokio::task::yield_now().await;
                 continue;
             }
-            if !progress.flush(&running.consumer) || running.consumer.cursor() != offset {
-                return Then::Reread;
-            }
-            if outstanding.as_ref().is_some_and(|other| (other.epoch, other.offset) != (epoch, offset)) {
-                *outstanding = None;
-            }
-            let current = outstanding.get_or_insert_with(|| Outstanding::new(epoch, offset));
-            let outgoing = stored.and_then(|stored| Outgoing::new(&stored));
-            loop {
-                if self.stop.is_cancelled() {
-                    return Then::Stop;
-                }
-                let step = tokio::select! {
-                    step = self.attempt(running, current, outgoing.as_ref(), &body) => step,
-                    () = self.grace_is_over() => return Then::Stop,
-                };
-                match step {
-                    Step::Delivered => progress.add(offset.plus(1), |done| done.delivered += 1),
-                    Step::DeadLettered => progress.add(offset.plus(1), |done| done.dead_lettered += 1),
-                    Step::Wait(wait) if wait < BRIEF => {
-                        if !wait.is_zero() && self.sleep(wait).await == Then::Stop {
-                            return Then::Stop;
-                        }
-                        continue;
-                    }
-                    Step::Wait(wait) => {
-                        let next_ms =
-                            self.context.settings.clock.elapsed_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
-                        self.live.waits(offset.0, current.attempts.failed, next_ms);
-                        // Nothing of the events stays in memory meanwhile.
-                        drop((items, outgoing, body));
-                        return self.wait(running, offset, wait).await;
-                    }
-                }
+            let ready = &mut self.ready;
+            if !self.intake.fill(&mut self.window, |offset| ready.push_back(Parcel::new(offset))) {
                 break;
             }
-            *outstanding = None;
-            self.live.settled();
-            if !progress.flush(&running.consumer) {
-                return Then::Reread;
+            self.launch();
+            if self.window.step().is_some() && !self.flush().await {
+                continue;
             }
-        }
-        Then::GoOn
-    }
-
-    /// One attempt at the stage where the event is.
-    async fn attempt(
-        &self,
-        running: &Running,
-        current: &mut Outstanding,
-        outgoing: Result<&Outgoing, &crate::event::StoredError>,
-        body: &Bytes,
-    ) -> Step {
-        let (context, plan) = (&*self.context, &*self.plan);
-        let outgoing = match outgoing {
-            Ok(outgoing) => outgoing,
-            Err(error) => {
-                // Nobody can be sent what cannot be read; it is kept as it is.
-                let failure = Failure::new(Cause::Status(400), "", error.to_string(), error.to_string().into_bytes());
-                self.live.failed(&failure, &context.settings.clock);
-                return self.bury(running, current, &failure, body).await;
-            }
-        };
-        match &current.stage {
-            Stage::Subscriber => match to_subscriber(context, plan, &running.broker, &running.targets, outgoing).await {
-                Ok(()) => Step::Delivered,
-                Err(failure) => {
-                    self.note(current, &failure);
-                    match plan.policy.after(&mut current.attempts, &failure, random()) {
-                        Next::RetryAfter(wait) => Step::Wait(wait),
-                        Next::GiveUp => {
-                            current.attempts = Attempts::default();
-                            current.stage = match running.targets.dead_letter_sink {
-                                Some(_) => Stage::Sink(failure),
-                                None => Stage::Journal(failure),
-                            };
-                            Step::Wait(Duration::ZERO)
+            self.tell();
+            let ask = self.circuit.ask_at().filter(|_| self.deliveries.is_empty() && !self.ready.is_empty());
+            let due = self.later.first_key_value().map(|((at, _), _)| *at).into_iter().chain(ask).min();
+            let (under_way, room) = (self.window.open() > 0, self.window.room() > 0);
+            let context = self.work.context.clone();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(finished) = self.deliveries.next() => self.finished(finished),
+                read = self.intake.changed(room) => match read.map(|read| self.intake.take(read)) {
+                    None | Some(Ok(())) => {}
+                    Some(Err(ReadError::Closed)) => break,
+                    Some(Err(error)) => {
+                        tracing::warn!(trigger = %self.work.plan.name, broker = %self.work.plan.broker, %error,
+                            "events cannot be read; trying again");
+                        tokio::select! {
+                            () = stop.cancelled() => break,
+                            () = tokio::time::sleep(READ_RETRY) => {}
                         }
                     }
-                }
-            },
-            Stage::Sink(failure) => {
-                let Some(sink) = &running.targets.dead_letter_sink else {
-                    let failure = failure.clone();
-                    return self.bury(running, current, &failure, body).await;
-                };
-                match to_dead_letter_sink(context, plan, sink, outgoing, failure).await {
-                    Ok(()) => Step::DeadLettered,
-                    Err(second) => {
-                        let first = failure.clone();
-                        self.note(current, &second);
-                        match plan.policy.after(&mut current.attempts, &second, random()) {
-                            Next::RetryAfter(wait) => Step::Wait(wait),
-                            Next::GiveUp => {
-                                current.attempts = Attempts::default();
-                                current.stage = Stage::Journal(first);
-                                Step::Wait(Duration::ZERO)
-                            }
-                        }
+                },
+                () = sleep_until(due), if self.deliveries.len() < self.parallelism => {}
+                permit = context.room.wait(self.starved.unwrap_or(0)), if self.starved.is_some() => self.waited = permit,
+                () = tokio::time::sleep(LOOK_EVERY), if under_way => {}
+            }
+            // What came back together is settled together.
+            while let Some(Some(finished)) = futures_util::FutureExt::now_or_never(self.deliveries.next()) {
+                self.finished(finished);
+            }
+        }
+        self.end().await;
+    }
+
+    /// What is being sent has some time to finish; then the cursor is made durable.
+    async fn end(&mut self) {
+        let until = Instant::now() + GRACE;
+        while let Ok(Some(finished)) = tokio::time::timeout_at(until, self.deliveries.next()).await {
+            self.finished(finished);
+        }
+        self.deliveries.clear();
+        // What the feed has seen and nobody wanted need not be looked at again.
+        self.intake.fill(&mut self.window, |_| {});
+        self.flush().await;
+        // The journal may be closed or its disk dead; then what was done since is done again at the next start.
+        let _ = tokio::time::timeout(GRACE, self.work.consumer.flushed()).await;
+    }
+
+    /// Sends what may go.
+    fn launch(&mut self) {
+        let now = Instant::now();
+        self.starved = None;
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            let parcel = entry.remove();
+            self.ready.push_front(parcel);
+        }
+        while self.deliveries.len() < self.parallelism && self.circuit.lets_pass(self.deliveries.len(), now) {
+            // Where order counts nothing goes around what waits.
+            if self.parallelism == 1 && !self.later.is_empty() {
+                return;
+            }
+            let Some(mut parcel) = self.ready.pop_front() else { return };
+            while parcel.offsets.len() < self.batch
+                && parcel.is_fresh()
+                && let Some(next) = self.ready.pop_front_if(|next| next.is_fresh() && next.offsets.len() == 1)
+            {
+                parcel.offsets.extend(next.offsets);
+            }
+            if !self.send(parcel) {
+                return;
+            }
+        }
+    }
+
+    /// Sends one parcel. False when something it needs is not there yet: it stands first in line again then.
+    fn send(&mut self, mut parcel: Parcel) -> bool {
+        let mut jobs = Vec::with_capacity(parcel.offsets.len());
+        let mut bytes = 0;
+        let mut here = Vec::with_capacity(parcel.offsets.len());
+        let mut absent = false;
+        for (i, offset) in parcel.offsets.iter().enumerate() {
+            // The cursor was moved past it.
+            if !self.window.is_open(*offset) {
+                continue;
+            }
+            match self.intake.look(*offset) {
+                Look::Event(epoch, body) => {
+                    if i > 0 && bytes + body.len() > BATCH_BYTES {
+                        break;
                     }
+                    bytes += body.len();
+                    let body = if body.len() > COPY_BYTES { body } else { bytes::Bytes::copy_from_slice(&body) };
+                    jobs.push(Job { epoch, offset: *offset, body });
+                    here.push(*offset);
+                }
+                Look::Lost(reason) => self.settle(*offset, Outcome::Dropped(reason)),
+                Look::Absent => {
+                    absent = true;
+                    break;
                 }
             }
-            Stage::Journal(failure) => {
-                let failure = failure.clone();
-                self.bury(running, current, &failure, body).await
+        }
+        // A batch that is not at hand as a whole goes as far as it is.
+        let rest: Vec<Offset> = match here.last() {
+            Some(last) => parcel.offsets.iter().copied().filter(|offset| offset > last).collect(),
+            None if absent => {
+                self.ready.push_front(parcel);
+                return false;
             }
-        }
-    }
-
-    fn note(&self, current: &Outstanding, failure: &Failure) {
-        self.live.failed(failure, &self.context.settings.clock);
-        if current.attempts.failed == 0 {
-            tracing::warn!(trigger = %self.plan.name, offset = current.offset.0, error = %failure.message, "delivery failed");
-        } else {
-            tracing::debug!(trigger = %self.plan.name, offset = current.offset.0, attempts = current.attempts.failed + 1,
-                error = %failure.message, "delivery failed again");
-        }
-    }
-
-    /// Puts the event into the dead-letter journal, durably, with the mark that keeps it from being put there twice.
-    async fn bury(&self, running: &Running, current: &mut Outstanding, failure: &Failure, body: &Bytes) -> Step {
-        let journal = running.broker.journal();
-        // The mark holds the ledger as it stands at this event, so earlier moves of the cursor must be in it.
-        let ledger = match running.consumer.flushed().await {
-            Ok(()) => journal.consumers().into_iter().find(|c| c.name == running.consumer.name()),
-            Err(_) => None,
+            None => return true,
         };
-        let mark = ledger.filter(|ledger| ledger.cursor == current.offset).map(|status| {
-            let mut done = status.done;
-            done.dead_lettered += 1;
-            Mark::new(current.epoch, current.offset, status.since, &done)
-        });
-        let head = DeadLetterHead {
-            trigger: self.plan.name.to_string(),
-            uid: self.live.uid.clone(),
-            epoch: current.epoch.to_string(),
-            offset: current.offset.0,
-            at_ms: self.context.settings.clock.wall_ms(),
-            ..DeadLetterHead::new(failure)
-        };
-        let outcome = match running.broker.dead_letters().await {
-            Err(error) => Err(error.to_string()),
-            Ok(dead_letters) => {
-                // durable before: the cursor moves only after this append is. A crash in between finds the mark.
-                append_dead_letter(&running.broker, dead_letters, |append| {
-                    append.event(|out| DeadLetter::encode(out, &head, body));
-                    if let Some(mark) = &mark {
-                        append.put(&Mark::key(&self.live.uid), &mark.encode());
-                    }
-                })
-                .await
-                .map(|_| ())
-                .map_err(|refused| refused.to_string())
+        for offset in rest.into_iter().rev() {
+            let (stage, attempts) = (parcel.stage.clone(), parcel.attempts);
+            let part = Parcel { stage, attempts, alone: parcel.alone, ..Parcel::new(offset) };
+            self.ready.push_front(part);
+        }
+        parcel.offsets = here;
+        match self.work.context.room.take(&mut self.share, bytes, &mut self.waited) {
+            Found::Room(taken) => {
+                self.deliveries.push(Box::pin(self.work.clone().deliver(parcel, jobs, taken)));
+                true
             }
-        };
-        match outcome {
-            Ok(()) => {
-                tracing::warn!(trigger = %self.plan.name, offset = current.offset.0, error = %failure.message,
-                    "an event went to the dead-letter journal");
-                Step::DeadLettered
+            Found::Later => {
+                self.ready.push_front(parcel);
+                false
             }
-            Err(why) => {
-                let message =
-                    format!("the dead-letter journal of broker {} does not take the event: {why}", self.plan.broker);
-                self.note(current, &Failure::new(Cause::NotStored, &failure.destination, message, Vec::new()));
-                current.attempts.failed = current.attempts.failed.saturating_add(1);
-                Step::Wait(Policy::wait_for_disk(current.attempts.failed, random()))
+            Found::Wait(kib) => {
+                self.starved = Some(kib);
+                self.ready.push_front(parcel);
+                false
             }
         }
     }
 
-    /// Waits, unless the cursor is moved away from `offset` or the task stopped.
-    async fn wait(&self, running: &Running, offset: Offset, wait: Duration) -> Then {
-        let until = tokio::time::Instant::now() + wait;
-        loop {
-            let left = until.saturating_duration_since(tokio::time::Instant::now());
-            if left.is_zero() || running.consumer.cursor() != offset {
-                return Then::Reread;
+    /// Takes a delivery that has come back.
+    fn finished(&mut self, finished: Finished) {
+        let Finished { mut parcel, verdict, contact, taken } = finished;
+        self.share.give_back(&taken);
+        let mut again = None;
+        match verdict {
+            Verdict::Settled(outcomes) => {
+                for (offset, outcome) in outcomes {
+                    self.settle(offset, outcome);
+                }
             }
-            if self.sleep(left.min(LOOK_EVERY)).await == Then::Stop {
-                return Then::Stop;
+            Verdict::Again(wait) => {
+                parcel.offsets.retain(|offset| self.window.is_open(*offset));
+                if !parcel.offsets.is_empty() {
+                    let at = Instant::now() + wait;
+                    again = Some(at);
+                    self.later.insert((at, parcel.first()), parcel);
+                }
             }
+            Verdict::Apart(stage) => {
+                for offset in parcel.offsets.iter().rev() {
+                    self.ready.push_front(Parcel { stage: stage.clone(), alone: true, ..Parcel::new(*offset) });
+                }
+            }
+        }
+        self.circuit.note(contact, again);
+    }
+
+    /// An event is finished; the next of its key may go.
+    fn settle(&mut self, offset: Offset, outcome: Outcome) {
+        if self.window.is_open(offset) {
+            self.work.live.settled(offset.0, &self.work.context.settings.clock);
+        }
+        if let Some(next) = self.window.finish(offset, outcome) {
+            self.ready.push_back(Parcel::new(next));
         }
     }
 
-    async fn sleep(&self, time: Duration) -> Then {
-        tokio::select! {
-            () = self.stop.cancelled() => Then::Stop,
-            () = tokio::time::sleep(time) => Then::GoOn,
+    /// Moves the cursor as far as it may go. False when it was moved by somebody else, and the task has gone there.
+    async fn flush(&mut self) -> bool {
+        let consumer = &self.work.consumer;
+        let (cursor, base) = (consumer.cursor(), self.window.base());
+        if cursor < base {
+            self.go_back(cursor).await;
+            return false;
         }
-    }
-
-    async fn grace_is_over(&self) {
-        self.stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    }
-}
-
-impl Outstanding {
-    fn new(epoch: Epoch, offset: Offset) -> Self {
-        Self { epoch, offset, stage: Stage::Subscriber, attempts: Attempts::default() }
-    }
-}
-
-impl Progress {
-    fn at(cursor: Offset) -> Self {
-        Self { from: cursor, to: cursor, done: Done::default() }
-    }
-
-    fn add(&mut self, to: Offset, count: impl FnOnce(&mut Done)) {
-        self.to = to;
-        count(&mut self.done);
-    }
-
-    /// Moves the cursor past all that was gathered. False when the cursor is elsewhere by now: what was gathered does not
-    /// count then.
-    fn flush(&mut self, consumer: &Consumer) -> bool {
-        if self.to == self.from {
+        if cursor > base {
+            for offset in self.window.forward(cursor) {
+                self.ready.push_back(Parcel::new(offset));
+            }
+            self.intake.forward(cursor);
+            self.later.retain(|_, parcel| parcel.offsets.iter().any(|offset| self.window.is_open(*offset)));
+            return false;
+        }
+        let note = if self.parallelism == 1 && self.noted.is_empty() { Vec::new() } else { self.window.ahead() };
+        let changed = note != self.noted;
+        let Some(step) = self.window.step() else {
+            if changed && consumer.advance_noting(base, base, &crate::journal::Done::default(), Some(note.clone())) {
+                self.noted = note;
+            }
             return true;
+        };
+        if !consumer.advance_noting(step.from, step.to, &step.done, changed.then(|| note.clone())) {
+            return false;
         }
-        let moved = consumer.cursor() == self.from && consumer.advance(self.to, &self.done);
-        self.from = self.to;
-        self.done = Done::default();
-        moved
+        self.noted = note;
+        self.window.settle(step.to);
+        true
+    }
+
+    /// An operator moved the cursor back: everything from there on is to be done again.
+    async fn go_back(&mut self, to: Offset) {
+        self.deliveries.clear();
+        self.share = Share::default();
+        self.ready.clear();
+        self.later.clear();
+        self.work.forget_marks().await;
+        self.window = Window::new(to, self.window.limit(), &BTreeMap::new());
+        self.intake.seek(to);
+        self.noted = Vec::new();
+    }
+
+    /// Shows what is waited for.
+    fn tell(&self) {
+        let clock = &self.work.context.settings.clock;
+        let next = self.later.first_key_value().map(|((at, _), parcel)| {
+            let at = self.circuit.ask_at().map_or(*at, |ask| ask.max(*at));
+            let wait = at.saturating_duration_since(Instant::now());
+            let next_ms = clock.elapsed_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
+            (parcel.first().0, parcel.attempts.failed, next_ms)
+        });
+        let state = match (self.circuit.is_open(), self.deliveries.is_empty()) {
+            (false, _) => "closed",
+            (true, true) => "open",
+            (true, false) => "half-open",
+        };
+        self.work.live.waits(next, state, self.circuit.silent());
     }
 }
 
-/// Goes back to what the journal says.
-fn rewind(reader: &mut Reader, progress: &mut Progress, consumer: &Consumer) {
-    let cursor = consumer.cursor();
-    reader.seek(cursor);
-    *progress = Progress::at(cursor);
-}
-
-/// Evenly between 0 and 1.
-fn random() -> f64 {
-    // 32 bits are exact in an f64. Without random numbers waits are as long as they may be.
-    getrandom::u32().map_or(1.0, |n| f64::from(n) / f64::from(u32::MAX))
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }

@@ -10,8 +10,8 @@ use url::Url;
 use super::outcome::Failure;
 use super::plan::{NotReady, Plan, Targets};
 use super::triggers::{Owner, Standing};
-use crate::broker::Brokers;
 use crate::clock::Clock;
+use crate::journal::ConsumerStatus;
 use crate::manifest::{Kind, ObjectKey};
 
 /// One Trigger as others see it.
@@ -35,6 +35,56 @@ struct State {
     reply_uri: Option<String>,
     last_error: Option<LastError>,
     retry: Option<Retry>,
+    circuit: &'static str,
+    /// Attempts without an answer, one after the other.
+    silent: u32,
+    /// An event that is under way, and when it was taken in: the oldest one that is known.
+    sending: Option<(u64, Option<u64>)>,
+    rate: Rate,
+}
+
+/// Events of the last minute, in pieces.
+#[derive(Debug, Default)]
+struct Rate {
+    /// The piece that is being counted, by the elapsed time of the clock.
+    now: u64,
+    pieces: [u32; Rate::PIECES],
+}
+
+impl Rate {
+    const PIECES: usize = 12;
+    const PIECE_MS: u64 = 5000;
+
+    /// Goes to the piece that is now.
+    fn turn(&mut self, elapsed_ms: u64) -> usize {
+        let now = elapsed_ms / Self::PIECE_MS;
+        for piece in (self.now + 1..=now).take(Self::PIECES) {
+            if let Some(piece) = self.pieces.get_mut(Self::place(piece)) {
+                *piece = 0;
+            }
+        }
+        self.now = self.now.max(now);
+        Self::place(self.now)
+    }
+
+    fn place(piece: u64) -> usize {
+        usize::try_from(piece % Self::PIECES as u64).unwrap_or(0)
+    }
+
+    fn count(&mut self, elapsed_ms: u64) {
+        let place = self.turn(elapsed_ms);
+        if let Some(piece) = self.pieces.get_mut(place) {
+            *piece = piece.saturating_add(1);
+        }
+    }
+
+    /// Events a second, over the last minute.
+    fn per_second(&mut self, elapsed_ms: u64) -> f64 {
+        self.turn(elapsed_ms);
+        let events: u64 = self.pieces.iter().map(|n| u64::from(*n)).sum();
+        let seconds = (elapsed_ms.min(Self::PIECES as u64 * Self::PIECE_MS) as f64 / 1000.0).max(1.0);
+        (events as f64 / seconds * 100.0).round() / 100.0
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +113,10 @@ impl Live {
             reply_uri: None,
             last_error: None,
             retry: None,
+            circuit: "closed",
+            silent: 0,
+            sending: None,
+            rate: Rate::default(),
         };
         Self { key, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state), changes }
     }
@@ -128,14 +182,28 @@ impl Live {
         });
     }
 
-    /// Notes when the next attempt comes.
-    pub(crate) fn waits(&self, offset: u64, failed: u32, next_ms: u64) {
-        self.lock().retry = Some(Retry { offset, failed, next_ms });
+    /// Notes of which event the next attempt comes, how many have failed, and when; and how the circuit stands.
+    pub(crate) fn waits(&self, next: Option<(u64, u32, u64)>, circuit: &'static str, silent: u32) {
+        let mut state = self.lock();
+        state.retry = next.map(|(offset, failed, next_ms)| Retry { offset, failed, next_ms });
+        (state.circuit, state.silent) = (circuit, silent);
     }
 
-    /// Notes that no attempt is due.
-    pub(crate) fn settled(&self) {
-        self.lock().retry = None;
+    /// Notes that an event is on its way.
+    pub(crate) fn sending(&self, offset: u64, arrival_ms: Option<u64>) {
+        let mut state = self.lock();
+        if state.sending.is_none_or(|(other, _)| offset <= other) {
+            state.sending = Some((offset, arrival_ms));
+        }
+    }
+
+    /// Notes that an event is settled.
+    pub(crate) fn settled(&self, offset: u64, clock: &Clock) {
+        let mut state = self.lock();
+        if state.sending.is_some_and(|(other, _)| other == offset) {
+            state.sending = None;
+        }
+        state.rate.count(clock.elapsed_ms());
     }
 
     /// Why the Trigger is not ready, if it is not.
@@ -144,12 +212,13 @@ impl Live {
     }
 
     /// The Trigger as `/status` shows it.
-    pub(crate) fn status(&self, plan: &Plan, brokers: &Brokers, clock: &Clock) -> Value {
+    pub(crate) fn status(&self, plan: &Plan, ledgers: &[ConsumerStatus], clock: &Clock) -> Value {
         let consumer = self.consumer();
-        let ledger = brokers
-            .get(&plan.broker)
-            .and_then(|broker| broker.journal().consumers().into_iter().find(|status| status.name == consumer));
-        let state = self.lock();
+        let found = ledgers.binary_search_by(|status| status.name.as_str().cmp(&consumer)).ok();
+        let ledger = found.and_then(|i| ledgers.get(i));
+        let mut state = self.lock();
+        let rate = state.rate.per_second(clock.elapsed_ms());
+        let oldest = state.sending.filter(|(offset, _)| ledger.as_ref().is_some_and(|l| l.cursor.0 <= *offset));
         let why = state.ready.as_ref().err();
         json!({
             "kind": self.key.kind.resource().name,
@@ -168,6 +237,10 @@ impl Live {
             "cursor": ledger.as_ref().map(|l| l.cursor.0),
             "pending": ledger.as_ref().map_or(0, |l| l.pending),
             "filter_errors": self.filter_errors(),
+            "rate": rate,
+            "circuit": state.circuit,
+            "unanswered": state.silent,
+            "oldest": oldest.map(|(offset, arrival_ms)| json!({"offset": offset, "arrived_at_ms": arrival_ms})),
             "last_error": state.last_error.as_ref().map(|e| json!({
                 "message": e.message,
                 "code": e.code,

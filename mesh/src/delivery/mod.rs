@@ -1,20 +1,30 @@
 //! Delivery: Triggers run on Brokers.
 //!
-//! Each Trigger is one task with a durable cursor on its Broker's journal: read, filter, send, and only then move the cursor. One
-//! event is outstanding at a time. A Trigger whose subscriber does not answer holds no event in memory and delays no other.
+//! Each Trigger is one task with a durable cursor on its Broker's journal: take in, send, and only then move the cursor. One
+//! event is outstanding at a time, or as many as its annotation says. A Trigger whose subscriber does not answer holds no event in memory
+//! and delays no other.
 //!
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
-//! task does (`target` and `services` where its events go), `dispatcher` is the task, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide what
-//! follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
+//! task does (`target` and `services` where its events go). `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
+//! `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again,
+//! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide
+//! what follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
 
+mod ahead;
 mod attempt;
+mod circuit;
 mod dead_letter;
 mod dispatcher;
+mod feed;
 pub(crate) mod identity;
+mod index;
+mod intake;
 mod live;
 mod outcome;
+mod pages;
 pub(crate) mod plan;
 mod policy;
+mod room;
 mod sender;
 mod services;
 mod store;
@@ -22,8 +32,11 @@ mod target;
 #[cfg(test)]
 pub(crate) mod tests;
 mod triggers;
+mod window;
+mod work;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
+pub use index::Index;
 pub use services::{Services, ServicesError};
 pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

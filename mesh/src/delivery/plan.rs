@@ -28,6 +28,10 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     start: StartAt,
     pub(crate) hold: bool,
+    /// Most deliveries at a time.
+    pub(crate) parallelism: usize,
+    /// Most events in one delivery.
+    pub(crate) batch: usize,
 }
 
 /// Where a Trigger's events go, everything found.
@@ -70,6 +74,8 @@ impl Plan {
             policy: Policy::new(delivery, &trigger.annotations, broker.map(|b| &b.annotations)),
             start: trigger.annotations.start,
             hold: trigger.annotations.hold,
+            parallelism: trigger.annotations.parallelism.map_or(1, usize::from),
+            batch: trigger.annotations.batch.map_or(1, usize::from),
         }
     }
 

@@ -30,7 +30,8 @@ use crate::manifest::Format;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections cost both ends memory: few, and not for long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-const IDLE_PER_HOST: usize = 4;
+/// As many as one Trigger may use at a time: fewer, and they are made anew for every event.
+const IDLE_PER_HOST: usize = 256;
 /// Largest head of an answer, and the size up to which a connection's buffer grows.
 const MAX_BUFFER: usize = 64 << 10;
 /// Room for answers on one HTTP/2 stream and connection.
@@ -54,6 +55,8 @@ struct Inner {
 pub(crate) struct Letter<'a> {
     pub(crate) url: &'a Url,
     pub(crate) event: &'a Event,
+    /// Events that go in place of the one, together.
+    pub(crate) batch: Option<&'a [Event]>,
     /// Headers that came with the event (D17).
     pub(crate) headers: &'a HeaderMap,
     pub(crate) format: Option<Format>,
@@ -181,10 +184,11 @@ fn pooled() -> hyper_util::client::legacy::Builder {
 
 /// The request: the event in its form, and the headers around it.
 fn request(letter: &Letter<'_>) -> Result<Request<Full<Bytes>>, String> {
-    let (mut headers, body) = match letter.format {
-        None => event::http::deliver(letter.event),
-        Some(Format::Json) => event::http::structured(letter.event),
-        Some(Format::Binary) => event::http::binary(letter.event),
+    let (mut headers, body) = match (letter.batch, letter.format) {
+        (Some(events), _) => event::http::batch(events),
+        (None, None) => event::http::deliver(letter.event),
+        (None, Some(Format::Json)) => event::http::structured(letter.event),
+        (None, Some(Format::Binary)) => event::http::binary(letter.event),
     };
     for (name, value) in letter.headers {
         headers.append(name, value.clone());

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::Value;
 use thiserror::Error;
@@ -16,11 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use super::ahead::Buried;
 use super::dead_letter::Mark;
 use super::dispatcher::Dispatcher;
+use super::feed::Feed;
 use super::identity::{self, Identity};
 use super::live::{Live, consumer_name};
+use super::pages::Pages;
 use super::plan::{NOT_IMPLEMENTED, Plan};
+use super::room::Room;
 use super::sender::Sender;
 use super::services::Services;
 use super::store::append;
@@ -28,7 +32,7 @@ use super::target::{Target, broker_url, shown};
 use crate::broker::{Broker, BrokerError, BrokerSettings, Brokers};
 use crate::clock::Clock;
 use crate::door::ClientTls;
-use crate::journal::{Refused, Start};
+use crate::journal::{ConsumerStatus, Refused, Start};
 use crate::manifest::{BrokerObject, Destination, Kind, Manifests, ObjectKey, ObjectName, TriggerSpec};
 use crate::names::BrokerName;
 
@@ -124,6 +128,29 @@ pub(crate) struct Context {
     pub(crate) brokers: Brokers,
     pub(crate) sender: Sender,
     pub(crate) settings: DeliverySettings,
+    /// Room for events on their way.
+    pub(crate) room: Room,
+    pages: Arc<Pages>,
+    /// The feeds of Brokers that Triggers run on.
+    feeds: Mutex<BTreeMap<BrokerName, Weak<Feed>>>,
+}
+
+impl Context {
+    fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
+        let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
+        Self { brokers, sender, settings, room: Room::default(), pages: Arc::default(), feeds: Mutex::default() }
+    }
+
+    /// The Broker's feed; it runs as long as anybody has it.
+    pub(crate) fn feed(&self, broker: &Broker) -> Arc<Feed> {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = feeds.get(broker.name()).and_then(Weak::upgrade) {
+            return feed;
+        }
+        let feed = Arc::new(Feed::start(broker.journal().clone(), self.brokers.agent().cloned(), self.pages.clone()));
+        feeds.insert(broker.name().clone(), Arc::downgrade(&feed));
+        feed
+    }
 }
 
 /// The Triggers of this process. Cheap to clone.
@@ -176,9 +203,8 @@ impl Triggers {
     /// No Triggers yet, on these Brokers. Call within a runtime.
     #[must_use]
     pub fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
-        let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
         let this = Self(Arc::new(Inner {
-            context: Arc::new(Context { brokers, sender, settings }),
+            context: Arc::new(Context::new(brokers, settings)),
             applying: tokio::sync::Mutex::default(),
             table: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -292,7 +318,13 @@ impl Triggers {
     pub fn status(&self) -> Value {
         let context = &self.0.context;
         let shown: Vec<_> = self.0.table().entries.values().map(|entry| (entry.live.clone(), entry.plan.clone())).collect();
-        let shown = shown.iter().map(|(live, plan)| live.status(plan, &context.brokers, &context.settings.clock));
+        let mut ledgers: BTreeMap<BrokerName, Vec<ConsumerStatus>> = BTreeMap::new();
+        let shown = shown.iter().map(|(live, plan)| {
+            let ledger = ledgers.entry(plan.broker.clone()).or_insert_with(|| {
+                context.brokers.get(&plan.broker).map(|broker| broker.journal().consumers()).unwrap_or_default()
+            });
+            live.status(plan, ledger, &context.settings.clock)
+        });
         Value::Array(shown.collect())
     }
 
@@ -566,6 +598,10 @@ async fn forget_one(broker: &Broker, of: &ObjectKey, uid: &str) {
     }
     if let Ok(Some(dead_letters)) = broker.existing_dead_letters().await {
         // A mark that stays behind is never looked at again: its uid is gone.
-        let _ = append(dead_letters, |append| append.delete(&Mark::key(uid))).await;
+        let _ = append(dead_letters, |append| {
+            append.delete(&Mark::key(uid));
+            append.delete(&Buried::key(uid));
+        })
+        .await;
     }
 }

@@ -10,10 +10,12 @@ mod attributes;
 pub mod cesql;
 mod dialect;
 mod explain;
+mod key;
 mod texts;
 
 pub use dialect::{Dialect, MAX_NESTED, MAX_PARTS};
 pub use explain::Explanation;
+pub use key::Key;
 
 use std::collections::BTreeMap;
 

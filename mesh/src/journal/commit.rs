@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::consumer::ByHand;
 use super::error::Refused;
+use super::format::{Kind, put_bytes, put_record};
 use super::log::{Batch, Log, lock};
 use super::state::{ConsumerState, Move, put_move};
 use super::{Epoch, Offset, Options};
@@ -155,7 +156,9 @@ pub(super) struct Pending {
     control: Vec<Arc<Group>>,
     /// Steps of cursors, gathered.
     pub(super) moves: BTreeMap<u32, Move>,
-    moves_since: Option<Instant>,
+    /// What consumers have finished beyond their cursors: the fact's key, and its value; empty: nothing.
+    pub(super) notes: BTreeMap<u32, (Vec<u8>, Vec<u8>)>,
+    pub(super) moves_since: Option<Instant>,
     /// Somebody waits for the moves: do not gather any longer.
     pub(super) flush: bool,
     pub(super) next_consumer: u32,
@@ -207,6 +210,12 @@ impl Pending {
         }
     }
 
+    /// Keeps what a consumer has finished beyond its cursor for the commit of the moves.
+    pub(super) fn note(&mut self, id: u32, key: Vec<u8>, value: Vec<u8>) {
+        self.moves_since.get_or_insert_with(Instant::now);
+        self.notes.insert(id, (key, value));
+    }
+
     /// Refuses what gathered while an earlier commit was being refused: a smaller append might still fit, and would overtake.
     fn refuse_events(&mut self, refused: &Refused) {
         self.batch.forget_events();
@@ -219,6 +228,15 @@ impl Pending {
     pub(super) fn write_moves(&mut self) {
         for (id, step) in std::mem::take(&mut self.moves) {
             put_move(&mut self.batch.control, id, &step);
+        }
+        for (key, value) in std::mem::take(&mut self.notes).into_values() {
+            let kind = if value.is_empty() { Kind::Delete } else { Kind::Put };
+            put_record(&mut self.batch.control, kind, |out| {
+                put_bytes(out, &key);
+                if kind == Kind::Put {
+                    put_bytes(out, &value);
+                }
+            });
         }
         self.moves_since = None;
         self.flush = false;
@@ -257,6 +275,8 @@ pub(super) struct Shared {
     wake: Condvar,
     pub(super) room: Notify,
     pub(super) durable: watch::Sender<Offset>,
+    /// Counts moves of cursors by others than their consumers.
+    pub(super) moved: watch::Sender<u64>,
     /// Bytes of facts, so that an append that would have too many is refused before it is gathered.
     pub(super) fact_bytes: AtomicUsize,
     pub(super) bytes: AtomicU64,
@@ -276,6 +296,7 @@ impl Shared {
             wake: Condvar::new(),
             room: Notify::new(),
             durable: watch::Sender::new(next),
+            moved: watch::Sender::new(0),
             fact_bytes: AtomicUsize::new(facts),
             bytes: AtomicU64::new(log.bytes()),
             epoch: AtomicU64::new(log.epoch.0),

@@ -2,6 +2,10 @@
 //!
 //! A move by hand is noted as a fact (`h` and the consumer's name), in the commit of the move: a consumer whose peer keeps a position
 //! of its own, as the gateway does for the uplink, must know after a start that its cursor does not stand where the peer left it.
+//!
+//! A consumer that finishes events out of order notes what it has finished beyond its cursor as another fact (`a` and the consumer's
+//! name), in the commit of its moves: after a crash it need not do that again. What the note says is the consumer's affair; it goes when
+//! the cursor is moved back, because what lies behind a cursor is to be done then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -52,6 +56,11 @@ impl ByHand {
     }
 }
 
+/// The fact that notes what a consumer has finished beyond its cursor.
+fn ahead_key(consumer: &str) -> Vec<u8> {
+    [b"a", consumer.as_bytes()].concat()
+}
+
 impl Consumer {
     pub(super) fn find(shared: &Arc<Shared>, view: &Arc<Mutex<View>>, name: &str, start: Start, holds: bool) -> Self {
         // The order of the locks is pending, then view, as everywhere.
@@ -98,7 +107,11 @@ impl Consumer {
         let fresh = pending.registered.remove(name).map(|(id, _)| id);
         let Some(id) = durable.or(fresh) else { return };
         pending.moves.remove(&id);
+        pending.notes.remove(&id);
         pending.cursors.remove(&id);
+        let ahead = ahead_key(name);
+        // Those that are not durable yet stand before this in the same batch, or in an earlier one.
+        put_record(&mut pending.batch.control, Kind::Delete, |out| put_bytes(out, &ahead));
         let key = ByHand::key(name);
         if pending.by_hand.remove(&id).is_some() || lock(view).state.facts.contains_key(key.as_slice()) {
             put_record(&mut pending.batch.control, Kind::Delete, |out| put_bytes(out, &key));
@@ -152,19 +165,44 @@ impl Consumer {
     /// False, and nothing has changed, when the account does not fit: the cursor was moved by hand meanwhile. Go on at
     /// [`Consumer::cursor`] then.
     pub fn advance(&self, to: Offset, done: &Done) -> bool {
+        self.step(None, to, done, None)
+    }
+
+    /// The same for a consumer that finishes events out of order: moves the cursor from `from` to `to`, which may be the same, and
+    /// notes in the same commit what is finished beyond. Empty: nothing is.
+    ///
+    /// False, and nothing has changed, when the cursor is not at `from`, or the account does not fit.
+    pub fn advance_noting(&self, from: Offset, to: Offset, done: &Done, ahead: Option<Vec<u8>>) -> bool {
+        self.step(Some(from), to, done, ahead)
+    }
+
+    /// What was noted last as finished beyond the cursor.
+    #[must_use]
+    pub fn ahead(&self) -> Option<Vec<u8>> {
+        let pending = self.shared.lock();
+        if let Some((_, note)) = pending.notes.get(&self.id) {
+            return Some(note.clone()).filter(|note| !note.is_empty());
+        }
+        lock(&self.view).state.facts.get(ahead_key(&self.name).as_slice()).map(|value| value.to_vec())
+    }
+
+    fn step(&self, expected: Option<Offset>, to: Offset, done: &Done, ahead: Option<Vec<u8>>) -> bool {
         let mut pending = self.shared.lock();
         let from = Offset(self.cursor.load(Ordering::Acquire));
-        if to < from || done.total() != to.since(from) {
+        if to < from || done.total() != to.since(from) || expected.is_some_and(|expected| expected != from) {
             return false;
         }
+        let first = pending.moves_since.is_none();
         if to > from {
             self.cursor.store(to.0, Ordering::Release);
-            let first = pending.moves.is_empty();
             pending.step(self.id, Move { from, to, done: done.clone() });
-            if first {
-                // It sets its alarm; later moves go with this one.
-                self.shared.wake(pending);
-            }
+        }
+        if let Some(ahead) = ahead.filter(|_| pending.cursors.contains_key(&self.id)) {
+            pending.note(self.id, ahead_key(&self.name), ahead);
+        }
+        if first && pending.moves_since.is_some() {
+            // It sets its alarm; later moves go with this one.
+            self.shared.wake(pending);
         }
         true
     }
@@ -182,16 +220,20 @@ impl Consumer {
 
     fn go(&self, to: Offset, by_hand: bool) {
         let mut pending = self.shared.lock();
-        let (to, note) = {
+        let (to, note, back) = {
             let view = lock(&self.view);
             let now = self.place(&pending, &view);
             let to = to.clamp(view.state.first, view.state.next);
             // Of several moves the first one began where the consumer itself had come to.
             let earlier = self.noted(&pending, &view).filter(|noted| noted.to == now);
             let by_itself = if now > view.state.first { now } else { Offset(0) };
-            (to, ByHand { from: earlier.map_or(by_itself, |noted| noted.from), to })
+            (to, ByHand { from: earlier.map_or(by_itself, |noted| noted.from), to }, to < now)
         };
         pending.write_moves();
+        if back {
+            let key = ahead_key(&self.name);
+            put_record(&mut pending.batch.control, Kind::Delete, |out| put_bytes(out, &key));
+        }
         if by_hand {
             put_record(&mut pending.batch.control, Kind::Put, |out| {
                 put_bytes(out, &ByHand::key(&self.name));
@@ -206,6 +248,7 @@ impl Consumer {
             put_varint(out, to.0);
         });
         self.shared.wake(pending);
+        self.shared.moved.send_modify(|n| *n += 1);
     }
 
     /// Resolves when all moves made before are durable.

@@ -238,6 +238,12 @@ impl Journal {
         self.0.shared.durable.subscribe()
     }
 
+    /// Changes whenever a cursor was moved by hand, or back: whoever works at one looks where it is then.
+    #[must_use]
+    pub fn watch_moved(&self) -> watch::Receiver<u64> {
+        self.0.shared.moved.subscribe()
+    }
+
     /// The epochs of this journal, as far back as they are kept (1,024).
     #[must_use]
     pub fn lineage(&self) -> Lineage {

@@ -471,6 +471,49 @@ fn a_segment_whose_head_cannot_be_read_is_not_taken_for_a_free_one() {
 }
 
 #[tokio::test]
+async fn what_is_noted_beyond_a_cursor_lives_with_it_and_goes_when_it_moves_back() {
+    let bench = Bench::small();
+    let journal = bench.open();
+    let consumer = journal.consumer("t", Start::Earliest, false);
+    for n in 0..10_u8 {
+        append(&journal, &[n]).await.expect("durable");
+    }
+    let done = |n: u64| Done { delivered: n, ..Done::default() };
+    let advance = |from: u64, to: u64, note: &[u8]| {
+        consumer.advance_noting(Offset(from), Offset(to), &done(to - from), Some(note.to_vec()))
+    };
+    assert!(advance(0, 0, b"without a move"));
+    assert!(advance(0, 3, b"5, 7"));
+    assert!(!advance(0, 4, b"of another past"), "the cursor is elsewhere");
+    assert_eq!(consumer.ahead().as_deref(), Some(&b"5, 7"[..]));
+    consumer.flushed().await.expect("durable");
+    journal.close().await;
+    drop((consumer, journal));
+
+    let journal = bench.open();
+    let consumer = journal.consumer("t", Start::Earliest, false);
+    assert_eq!((consumer.cursor(), consumer.ahead().as_deref()), (Offset(3), Some(&b"5, 7"[..])));
+    consumer.seek(Offset(4));
+    consumer.flushed().await.expect("durable");
+    assert!(consumer.ahead().is_some(), "forward: what is finished stays finished");
+    let mut moved = journal.watch_moved();
+    moved.mark_unchanged();
+    consumer.seek(Offset(1));
+    assert!(moved.has_changed().expect("open"));
+    consumer.flushed().await.expect("durable");
+    assert_eq!(consumer.ahead(), None, "back: all of it is to be done");
+    assert!(consumer.advance_noting(Offset(1), Offset(1), &done(0), Some(b"2".to_vec())));
+    assert!(consumer.advance_noting(Offset(1), Offset(3), &done(2), Some(Vec::new())));
+    consumer.flushed().await.expect("durable");
+    assert_eq!(consumer.ahead(), None);
+    assert!(consumer.advance_noting(Offset(3), Offset(3), &done(0), Some(b"5".to_vec())));
+    consumer.flushed().await.expect("durable");
+    journal.remove_consumer("t");
+    append(&journal, b"x").await.expect("durable");
+    assert_eq!(journal.facts(b"a"), []);
+}
+
+#[tokio::test]
 async fn segments_grow_while_the_journal_is_open_and_what_is_held_stays() {
     let mut bench = Bench::small();
     bench.options.max_bytes = 1 << 20;

@@ -31,7 +31,7 @@ pub struct Annotation {
 }
 
 /// All of them, by name.
-pub static ANNOTATIONS: [Annotation; 6] = [
+pub static ANNOTATIONS: [Annotation; 8] = [
     Annotation {
         name: "agents",
         kinds: &[],
@@ -57,12 +57,30 @@ pub static ANNOTATIONS: [Annotation; 6] = [
         doc: "Longest wait between retries.",
     },
     Annotation {
+        name: "batch",
+        kinds: &[Kind::Trigger, Kind::Subscription],
+        value: "number from 1 to 1000",
+        unit: "events",
+        default: "`1`",
+        doc: "Most events that go to the subscriber in one request, as `application/cloudevents-batch+json`, up to 256 KiB: what is \
+              there goes, nothing is waited for. Its answer is for all of them, and never a reply. Not beside `parallelism`.",
+    },
+    Annotation {
         name: "hold",
         kinds: &[Kind::Trigger, Kind::Subscription],
         value: "`true`, `false`",
         unit: "",
         default: "`false`",
         doc: "Whether events wait for this Trigger under the policy `reject`, so that a full broker takes no more.",
+    },
+    Annotation {
+        name: "parallelism",
+        kinds: &[Kind::Trigger, Kind::Subscription],
+        value: "number from 1 to 256",
+        unit: "events",
+        default: "`1`",
+        doc: "Most events that are on their way to the subscriber at a time. With 1 they arrive in order; with more, those with the same \
+              `partitionkey` do.",
     },
     Annotation {
         name: "start",
@@ -113,6 +131,10 @@ pub struct Annotations {
     pub start: StartAt,
     /// Trigger: whether it holds events back under the policy `reject`.
     pub hold: bool,
+    /// Trigger: most events in one request; none: not said.
+    pub batch: Option<u16>,
+    /// Trigger: most events on their way at a time; none: not said.
+    pub parallelism: Option<u16>,
     /// Longest wait between retries.
     pub backoff_max: Option<IsoDuration>,
     /// Whether waits between retries are spread at random; none: not said.
@@ -126,6 +148,9 @@ impl Annotations {
         for (key, value) in annotations {
             let Some(name) = key.strip_prefix(PREFIX) else { continue };
             parsed.take(kind, name, value).map_err(|why| FieldError::new(format!("annotations[{key}]"), why))?;
+        }
+        if parsed.batch.is_some_and(|n| n > 1) && parsed.parallelism.is_some_and(|n| n > 1) {
+            return Err(FieldError::new(format!("annotations[{PREFIX}batch]"), "goes with a parallelism of 1 only"));
         }
         Ok(parsed)
     }
@@ -142,7 +167,9 @@ impl Annotations {
             "agents" => self.agents = Some(value.parse().map_err(|e| format!("{e}"))?),
             "uplink" => self.uplink = Some(boolean(value)?),
             "start" => self.start = choice(value, &[("earliest", StartAt::Earliest), ("latest", StartAt::Latest)])?,
+            "batch" => self.batch = Some(number(value, 1000)?),
             "hold" => self.hold = boolean(value)?,
+            "parallelism" => self.parallelism = Some(number(value, 256)?),
             "backoff-max" => {
                 let max: IsoDuration = value.parse().map_err(|e| format!("{e}"))?;
                 if max.0.is_zero() {
@@ -159,6 +186,11 @@ impl Annotations {
 
 fn boolean(value: &str) -> Result<bool, String> {
     choice(value, &[("true", true), ("false", false)])
+}
+
+fn number(value: &str, most: u16) -> Result<u16, String> {
+    let given = value.parse().ok().filter(|n| (1..=most).contains(n));
+    given.ok_or_else(|| format!("\"{}\" is not a number from 1 to {most}", value.chars().take(64).collect::<String>()))
 }
 
 fn choice<T: Copy>(value: &str, choices: &[(&str, T)]) -> Result<T, String> {
@@ -198,6 +230,14 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_goes_with_one_delivery_at_a_time_only() {
+        let both = [("godwit.dev/batch", "10"), ("godwit.dev/parallelism", "2")];
+        assert_eq!(parse(Kind::Trigger, &both).expect_err("both").field, "annotations[godwit.dev/batch]");
+        let one = parse(Kind::Trigger, &[("godwit.dev/batch", "10"), ("godwit.dev/parallelism", "1")]).expect("valid");
+        assert_eq!((one.batch, one.parallelism), (Some(10), Some(1)));
+    }
+
+    #[test]
     fn every_annotation_in_the_list_is_read() {
         for annotation in &ANNOTATIONS {
             let kind = annotation.kinds.first().copied().unwrap_or(Kind::Sequence);
@@ -213,6 +253,9 @@ mod tests {
             (Kind::Trigger, "godwit.dev/start", "oldest"),
             (Kind::Trigger, "godwit.dev/hold", "yes"),
             (Kind::Trigger, "godwit.dev/uplink", "true"),
+            (Kind::Trigger, "godwit.dev/parallelism", "0"),
+            (Kind::Trigger, "godwit.dev/parallelism", "257"),
+            (Kind::Trigger, "godwit.dev/batch", "many"),
             (Kind::Broker, "godwit.dev/start", "earliest"),
             (Kind::Broker, "godwit.dev/uplink", "no"),
             (Kind::Broker, "godwit.dev/backoff-max", "PT0S"),

@@ -2,6 +2,8 @@
 
 mod failures;
 mod flows;
+mod model;
+mod parallel;
 mod replies;
 mod running;
 mod sending;

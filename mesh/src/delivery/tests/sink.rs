@@ -21,6 +21,8 @@ pub(super) struct Say {
     body: Bytes,
     /// Never answer.
     hang: bool,
+    /// Answer after this.
+    wait: Duration,
 }
 
 impl Say {
@@ -30,6 +32,11 @@ impl Say {
 
     pub(super) fn nothing() -> Self {
         Self { hang: true, ..Self::status(202) }
+    }
+
+    pub(super) fn after(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
     }
 
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -64,17 +71,36 @@ impl Got {
 }
 
 /// A subscriber. The last answer of its script is repeated.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Sink {
     pub(super) url: String,
     state: Arc<Mutex<(VecDeque<Say>, Vec<Got>)>>,
+    decide: Option<Arc<dyn Fn(&Got) -> Say + Send + Sync>>,
+    /// How many requests are being answered, and how many were at most.
+    busy: Arc<Mutex<(usize, usize)>>,
+}
+
+impl std::fmt::Debug for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Sink {
     pub(super) async fn start(script: &[Say]) -> Self {
+        Self::listen(script, None).await
+    }
+
+    /// One whose answers depend on what it was sent.
+    pub(super) async fn deciding(decide: impl Fn(&Got) -> Say + Send + Sync + 'static) -> Self {
+        Self::listen(&[], Some(Arc::new(decide))).await
+    }
+
+    async fn listen(script: &[Say], decide: Option<Arc<dyn Fn(&Got) -> Say + Send + Sync>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/in", listener.local_addr().expect("bound"));
-        let sink = Self { url, state: Arc::new(Mutex::new((script.iter().cloned().collect(), Vec::new()))) };
+        let state = Arc::new(Mutex::new((script.iter().cloned().collect(), Vec::new())));
+        let sink = Self { url, state, decide, busy: Arc::default() };
         let served = sink.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -90,15 +116,25 @@ impl Sink {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let got = Got { method: head.method, path: head.uri.path().to_owned(), headers: head.headers, body };
+        let decided = self.decide.as_ref().map(|decide| decide(&got));
         let say = {
             let mut state = self.state.lock().expect("not poisoned");
             state.1.push(got);
             let next = if state.0.len() > 1 { state.0.pop_front() } else { state.0.front().cloned() };
-            next.unwrap_or_else(|| Say::status(202))
+            decided.or(next).unwrap_or_else(|| Say::status(202))
         };
+        {
+            let mut busy = self.busy.lock().expect("not poisoned");
+            busy.0 += 1;
+            busy.1 = busy.1.max(busy.0);
+        }
+        if !say.wait.is_zero() {
+            tokio::time::sleep(say.wait).await;
+        }
         if say.hang {
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+        self.busy.lock().expect("not poisoned").0 -= 1;
         let mut response = Response::new(Full::new(say.body));
         *response.status_mut() = StatusCode::from_u16(say.status).expect("a status");
         for (name, value) in say.headers {
@@ -114,6 +150,11 @@ impl Sink {
 
     pub(super) fn got(&self) -> Vec<Got> {
         self.state.lock().expect("not poisoned").1.clone()
+    }
+
+    /// Most requests that were being answered at a time.
+    pub(super) fn most_at_a_time(&self) -> usize {
+        self.busy.lock().expect("not poisoned").1
     }
 
     pub(super) fn ids(&self) -> Vec<String> {

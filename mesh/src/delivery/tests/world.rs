@@ -15,7 +15,7 @@ use crate::event::{Event, StoredEvent, encode_event};
 use crate::journal::{ConsumerStatus, Item, Journal, Offset, Options};
 use crate::manifest::{Manifests, parse_str};
 use crate::names::{AgentId, BrokerName};
-use crate::storage::Disk;
+use crate::storage::{Disk, Storage};
 
 /// What deliveries in tests go by.
 pub(crate) fn settings() -> DeliverySettings {
@@ -35,12 +35,16 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn open(dir: &Path) -> Self {
-        let disk = Arc::new(Disk::new(dir).expect("a folder"));
+        Self::on(Arc::new(Disk::new(dir).expect("a folder")), Clock::system()).await
+    }
+
+    /// The same on any disk, with any clock.
+    pub(super) async fn on(disk: Arc<dyn Storage>, clock: Clock) -> Self {
         let options = Options { segment_bytes: 256 << 10, max_bytes: 16 << 20, ..Options::default() };
         let agent = AgentId::new("test").expect("valid");
         let defaults = BrokerDefaults { options, max_brokers: 8 };
         let brokers = Brokers::open(disk, Some(agent), defaults).await.expect("opened");
-        let triggers = Triggers::new(brokers.clone(), settings());
+        let triggers = Triggers::new(brokers.clone(), DeliverySettings { clock, ..settings() });
         Self { brokers, triggers }
     }
 
@@ -130,6 +134,13 @@ pub(super) fn trigger(name: &str, uri: &str, rest: &str) -> String {
         "apiVersion: eventing.knative.dev/v1\nkind: Trigger\nmetadata:\n  name: {name}\nspec:\n  broker: default\n  \
          subscriber:\n    uri: {uri}\n{rest}\n---\n"
     )
+}
+
+/// The same with annotations of ours: `name: value` each.
+pub(super) fn annotated(name: &str, uri: &str, annotations: &[(&str, &str)], rest: &str) -> String {
+    let lines: String = annotations.iter().map(|(key, value)| format!("    godwit.dev/{key}: \"{value}\"\n")).collect();
+    let metadata = format!("  name: {name}\n  annotations:\n{lines}spec:");
+    trigger(name, uri, rest).replace(&format!("  name: {name}\nspec:"), &metadata)
 }
 
 /// Waits until `probe` has a value; fails with what it saw last.

@@ -4,6 +4,7 @@
 //! size. Each is the median of paired runs, ours and the peer's in turn. `docs/benchmarks.md` keeps a table of it.
 
 mod bare;
+mod delivery;
 mod filter;
 mod ingress;
 mod link;
@@ -63,6 +64,8 @@ enum What {
     Idle,
     /// Start to ready with a million events queued.
     Start,
+    /// One Trigger beside hyper's own client; many Triggers at a time; an index over filters.
+    Delivery,
     /// One evaluation of a Trigger's filter on an event as the journal keeps it.
     Filter,
 }
@@ -86,7 +89,7 @@ fn main() -> Result<()> {
         };
     }
     let extent = Extent { run: Duration::from_secs_f64(arguments.seconds), runs: arguments.runs.max(1) };
-    let parts: [(What, Part); 9] = [
+    let parts: [(What, Part); 12] = [
         (What::Mqtt, ingress::mqtt),
         (What::Http, ingress::http),
         (What::Latency, ingress::latency),
@@ -95,6 +98,9 @@ fn main() -> Result<()> {
         (What::Flash, resources::flash),
         (What::Memory, resources::memory_and_start),
         (What::Idle, resources::idle_clients),
+        (What::Delivery, delivery::throughput),
+        (What::Delivery, delivery::fan_out),
+        (What::Delivery, delivery::index),
         (What::Filter, filter::evaluation),
     ];
     let wanted = |part: What| {
