@@ -206,6 +206,12 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether the cursor was moved by hand since the Broker goes on. Retention moves it forward, too, and is no reason to begin anew.
+    pub(super) fn moved(&self) -> bool {
+        let cursor = self.consumer.cursor();
+        self.open && (cursor < self.accounted || (cursor > self.accounted && self.consumer.before_hand().is_some()))
+    }
+
     /// A new stream begins, at whose other end nothing is known of the last.
     pub(super) fn begin(&mut self) {
         self.writer = BatchWriter::new(self.index());

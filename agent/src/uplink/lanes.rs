@@ -68,10 +68,17 @@ impl Lanes {
             if !broker.settings().uplink || self.lanes.iter().any(|lane| lane.broker().name() == broker.name()) {
                 continue;
             }
-            let mut next = broker.journal().watch();
+            let (mut next, mut moved) = (broker.journal().watch(), broker.journal().watch_moved());
             let news = news.clone();
             watch.spawn(async move {
-                while next.changed().await.is_ok() {
+                loop {
+                    let changed = tokio::select! {
+                        changed = next.changed() => changed,
+                        changed = moved.changed() => changed,
+                    };
+                    if changed.is_err() {
+                        return;
+                    }
                     news.notify_one();
                 }
             });
@@ -80,6 +87,11 @@ impl Lanes {
             self.lanes.push(lane);
         }
         added
+    }
+
+    /// A Broker whose cursor was moved by hand, if there is one: where it goes on is to be settled anew.
+    pub(super) fn moved(&self) -> Option<String> {
+        self.lanes.iter().find(|lane| lane.moved()).map(|lane| lane.broker().name().to_string())
     }
 
     /// Whether one of the Brokers is no longer to go up.

@@ -161,7 +161,11 @@ pub(super) async fn run(core: &mut Core, welcomed: &mut bool) -> Result<(), Link
                 let _ = up.try_send(std::mem::take(&mut out).into());
                 sent = Instant::now();
             }
-            () = news.notified(), if !ready => {}
+            () = news.notified(), if !ready => {
+                if let Some(broker) = lanes.moved() {
+                    return Err(LinkError::Moved(broker));
+                }
+            }
             Ok(()) = brokers.changed() => {
                 let offered = lanes.add(&core.brokers, &core.told, &mut tasks, &news);
                 if !offered.is_empty() {

@@ -241,6 +241,25 @@ async fn a_cursor_moved_back_by_hand_sends_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_cursor_moved_by_hand_while_nothing_is_sent_is_seen_at_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::start(&dir.path().join("gateway")).await;
+    let agent = Agent::start(&dir.path().join("agent"), gateway.addr).await;
+    agent.publish(0..10).await;
+    arrives(&gateway, &texts(0..10)).await;
+    eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    let broker = agent.brokers.get(&"default/default".parse().expect("a name")).expect("there");
+    godwit_agent::uplink::register(&broker).seek(godwit_mesh::journal::Offset(4));
+    // What the gateway has counts as delivered; nothing is sent twice.
+    let caught_up = async || {
+        let consumer = agent.consumer();
+        (consumer.since.0 == 4 && consumer.done.delivered == 6, consumer)
+    };
+    eventually("the account", caught_up).await;
+    arrives(&gateway, &texts(0..10)).await;
+}
+
+#[tokio::test]
 async fn what_retention_took_while_the_link_was_down_is_no_set_back() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::start(&dir.path().join("gateway")).await;
