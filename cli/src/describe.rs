@@ -88,6 +88,17 @@ fn delivery(live: &Value) -> String {
     if let Some(cursor) = live["cursor"].as_u64() {
         text.push_str(&format!("cursor: {cursor}\n"));
     }
+    if let Some(rate) = live["rate"].as_f64() {
+        text.push_str(&format!("rate: {rate} events a second, over the last minute\n"));
+    }
+    if let Some(circuit) = live["circuit"].as_str().filter(|state| *state != "closed") {
+        let silent = &live["unanswered"];
+        text.push_str(&output::printable(&format!("circuit: {circuit}, {silent} attempts without an answer")));
+        text.push('\n');
+    }
+    if let Some(oldest) = live["oldest"]["offset"].as_u64() {
+        text.push_str(&format!("under way: event {oldest} and what follows\n"));
+    }
     let error = &live["last_error"];
     if let Some(message) = error["message"].as_str() {
         let destination = error["destination"].as_str().unwrap_or_default();

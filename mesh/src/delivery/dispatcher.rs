@@ -241,7 +241,8 @@ impl Running {
             let Some(mut parcel) = self.ready.pop_front() else { return };
             while parcel.offsets.len() < self.batch
                 && parcel.is_fresh()
-                && let Some(next) = self.ready.pop_front_if(|next| next.is_fresh() && next.offsets.len() == 1)
+                && self.ready.front().is_some_and(|next| next.is_fresh() && next.offsets.len() == 1)
+                && let Some(next) = self.ready.pop_front()
             {
                 parcel.offsets.extend(next.offsets);
             }

@@ -227,7 +227,9 @@ impl Window {
     /// of its key may go.
     pub(crate) fn forward(&mut self, to: Offset) -> Vec<Offset> {
         let mut free = Vec::new();
-        while let Some(slot) = self.slots.pop_front_if(|slot| slot.offset < to) {
+        while self.slots.front().is_some_and(|slot| slot.offset < to)
+            && let Some(slot) = self.slots.pop_front()
+        {
             if slot.done.is_none() {
                 self.open -= 1;
                 free.extend(self.leave(slot.offset, slot.key));
@@ -391,6 +393,10 @@ mod tests {
         assert_eq!(w.finish(Offset(1), Outcome::Delivered), None, "too late");
     }
 
+    fn index(offset: u64) -> usize {
+        usize::try_from(offset).expect("small")
+    }
+
     #[derive(Debug, Clone)]
     enum Act {
         Read { wanted: bool, key: Option<u64> },
@@ -438,10 +444,10 @@ mod tests {
                     Act::Lose(n) => journal.extend((0..n).map(|_| Err(DropReason::Quarantined))),
                     Act::Finish(which, how) => if !free.is_empty() {
                         let offset = free.remove(which.index(free.len()));
-                        let outcome = [Outcome::Delivered, Outcome::DeadLettered, Outcome::Dropped(DropReason::Expired)][how as usize];
+                        let outcome = [Outcome::Delivered, Outcome::DeadLettered, Outcome::Dropped(DropReason::Expired)][usize::from(how)];
                         // Nothing of its key may be under way before it.
-                        if let Ok(Some(Some(key))) = journal[offset.0 as usize] {
-                            for (earlier, entry) in journal.iter().enumerate().take(offset.0 as usize).skip(cursor as usize) {
+                        if let Ok(Some(Some(key))) = journal[index(offset.0)] {
+                            for (earlier, entry) in journal.iter().enumerate().take(index(offset.0)).skip(index(cursor)) {
                                 prop_assert!(*entry != Ok(Some(Some(key))) || finished.contains_key(&(earlier as u64)));
                             }
                         }
@@ -466,7 +472,7 @@ mod tests {
                         // What finished since the last commit is done again.
                         finished.retain(|offset, _| *offset < cursor || ahead.contains_key(&Offset(*offset)));
                         w = Window::new(Offset(cursor), limit, &ahead);
-                        at = cursor as usize;
+                        at = index(cursor);
                         free.clear();
                     }
                 }

@@ -91,7 +91,7 @@ async fn events_with_one_partitionkey_are_never_outstanding_together() {
         world.publish(&event).await;
     }
     assert_eq!(world.settled("t", 120).await.done.delivered, 120);
-    let seen = under_way.lock().expect("fine");
+    let seen = std::mem::take(&mut *under_way.lock().expect("fine"));
     for key in ["k0", "k1", "k2"] {
         assert!(seen[key].is_sorted(), "{key}: {:?}", seen[key]);
         assert_eq!(seen[key].len(), 30);
@@ -162,7 +162,7 @@ async fn d16_a_crash_at_any_moment_loses_nothing_and_doubles_no_dead_letter() {
             dead.sort_unstable();
             let expected: Vec<u64> = (0..events).filter(|n| n % 10 == 7).collect();
             assert_eq!(dead, expected, "{point}: each refused event is a dead letter once");
-            let again = again.lock().expect("fine");
+            let again = again.lock().expect("fine").clone();
             for n in (0..usize::try_from(events).expect("few")).filter(|n| n % 10 != 7) {
                 let earlier = story.iter().any(|(other, when)| *other == n && *when <= point);
                 let later = again.iter().filter(|(other, _)| *other == n).count();

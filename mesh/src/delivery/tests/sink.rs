@@ -70,12 +70,14 @@ impl Got {
     }
 }
 
+type Decide = Arc<dyn Fn(&Got) -> Say + Send + Sync>;
+
 /// A subscriber. The last answer of its script is repeated.
 #[derive(Clone)]
 pub(super) struct Sink {
     pub(super) url: String,
     state: Arc<Mutex<(VecDeque<Say>, Vec<Got>)>>,
-    decide: Option<Arc<dyn Fn(&Got) -> Say + Send + Sync>>,
+    decide: Option<Decide>,
     /// How many requests are being answered, and how many were at most.
     busy: Arc<Mutex<(usize, usize)>>,
 }
@@ -96,7 +98,7 @@ impl Sink {
         Self::listen(&[], Some(Arc::new(decide))).await
     }
 
-    async fn listen(script: &[Say], decide: Option<Arc<dyn Fn(&Got) -> Say + Send + Sync>>) -> Self {
+    async fn listen(script: &[Say], decide: Option<Decide>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/in", listener.local_addr().expect("bound"));
         let state = Arc::new(Mutex::new((script.iter().cloned().collect(), Vec::new())));

@@ -39,7 +39,7 @@ pub(crate) fn throughput(extent: Extent) -> Result<Vec<Row>> {
     agent.start()?;
     let (_process, sink) = bare::start(&lab)?;
     // Enough for the fastest run there can be.
-    fill(&agent, (extent.run.as_secs_f64() * 60_000.0) as u64)?;
+    fill(&agent, u64::try_from(extent.run.as_millis())? * 60)?;
     let mut rows = Vec::new();
     for (under_way, what) in [(1, "in order"), (64, "64 under way")] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -72,7 +72,7 @@ pub(crate) fn fan_out(extent: Extent) -> Result<Vec<Row>> {
             create(&agent, &format!("fan-{number}"), sink, &[])?;
         }
         // As many deliveries with few Triggers as with many.
-        let events = (extent.run.as_secs_f64() * 5000.0) as u64 / triggers + 10;
+        let events = u64::try_from(extent.run.as_millis())? * 5 / triggers + 10;
         let before = (read_bytes(&agent)?, agent.accepted(DEFAULT_BROKER)?);
         let begun = Instant::now();
         fill(&agent, before.1 + events)?;
@@ -127,7 +127,11 @@ pub(crate) fn index(extent: Extent) -> Result<Vec<Row>> {
     let mut by_index = || {
         found.clear();
         index.candidates(black_box(&event), &mut scratch, |number| found.push(number));
-        let wanted = |n: &&u32| filters.get(**n as usize).is_some_and(|filter| filter.judge(&event, &mut scratch).wanted);
+        let wanted = |n: &&u32| {
+            filters
+                .get(usize::try_from(**n).unwrap_or(usize::MAX))
+                .is_some_and(|filter| filter.judge(&event, &mut scratch).wanted)
+        };
         found.iter().filter(wanted).count()
     };
     ensure!(by_index() == 3, "three want it");
