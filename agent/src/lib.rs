@@ -39,7 +39,7 @@ use config::Config;
 use uplink::{Uplink, UplinkSettings};
 
 /// The file with the objects of the API, in the data folder.
-const OBJECTS: &str = "objects.redb";
+const OBJECTS: &str = "objects.state";
 
 /// A running agent.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ impl Connection {
                     let Ok(Some(frame)) = Frame::next(rest, usize::MAX) else { return };
                     at += frame.whole.len();
                     match control::decode(&frame, self.flow.version) {
-                        Ok(packet) => self.handle(packet, out),
+                        Ok(packet) => self.handle(&packet, out),
                         Err(fault) => self.fault(fault),
                     }
                 }
