@@ -144,9 +144,8 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.item()? {
             Item::Unsigned(number) => visitor.visit_u64(number),
-            Item::Negative(number) => {
-                visitor.visit_i64(i64::try_from(number).map_err(|_| wrong("a number below that of 64 bits"))?.wrapping_neg() - 1)
-            }
+            Item::Negative(number) => visitor
+                .visit_i64(i64::try_from(number).map_err(|_| wrong("a number below that of 64 bits"))?.wrapping_neg() - 1),
             Item::Bytes(bytes) => visitor.visit_borrowed_bytes(bytes),
             Item::Text(text) => visitor.visit_borrowed_str(text),
             Item::Array(count) => self.within(count, |values| visitor.visit_seq(values)),
@@ -345,7 +344,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use serde::Serialize;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 
@@ -378,8 +377,9 @@ mod tests {
     }
 
     fn row() -> impl Strategy<Value = Row> {
-        let flat = (any::<u64>(), ".*", any::<i64>(), -1e9..1e9, any::<BTreeMap<String, u16>>(), prop::collection::vec(shape(), 0..5));
-        (flat.clone(), prop::option::of(flat)).prop_map(|(outer, inner)| {
+        let map = || any::<BTreeMap<String, u16>>();
+        let flat = || (any::<u64>(), ".*", any::<i64>(), -1e9..1e9, map(), prop::collection::vec(shape(), 0..5));
+        (flat(), prop::option::of(flat())).prop_map(|(outer, inner)| {
             let row = |(id, text, signed, share, map, shapes), maybe| Row { id, text, signed, share, maybe, map, shapes };
             row(outer, inner.map(|inner| Box::new(row(inner, None))))
         })

@@ -18,6 +18,7 @@ use super::acks::{Ack, AckKind, Acks, Outcome, Run};
 use super::answer::{write_ack, write_refusal};
 use super::fanout::Message;
 use super::hub::Hub;
+use super::packet::control::Packet;
 use super::packet::frame::{Frame, kind};
 use super::packet::publish::Publish;
 use super::packet::{Fault, Version, control, reason};

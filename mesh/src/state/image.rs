@@ -17,7 +17,9 @@ pub(super) type Rows = BTreeMap<(String, Vec<u8>), Vec<u8>>;
 
 /// The file that holds `rows`. Tables' names are at most 255 bytes long, keys and values within the limits of a table.
 pub(super) fn write(rows: &Rows) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEAD + rows.iter().map(|((table, key), value)| 7 + table.len() + key.len() + value.len()).sum::<usize>());
+    let mut out = Vec::with_capacity(
+        HEAD + rows.iter().map(|((table, key), value)| 7 + table.len() + key.len() + value.len()).sum::<usize>(),
+    );
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0; 4]);

@@ -166,7 +166,12 @@ impl Inner {
         }
         let bytes = image::write(&rows);
         if let (Some(last), true) = (ops.last(), bytes.len() > MAX_STATE_BYTES) {
-            return Err(StateError::TooLarge { what: "file", table: last.table, size: bytes.len(), limit: MAX_STATE_BYTES });
+            return Err(StateError::TooLarge {
+                what: "file",
+                table: last.table,
+                size: bytes.len(),
+                limit: MAX_STATE_BYTES,
+            });
         }
         self.store(&bytes, &mut doubt).map_err(|e| self.error(e))
     }

@@ -120,7 +120,7 @@ impl Connection {
                 let (len, ping) = (frame.whole.len(), frame.whole == [kind::PINGREQ << 4, 0]);
                 if ping {
                     self.input.drain(at..at + len);
-                    control::pingresp(out, self.flow.version);
+                    control::pingresp(out);
                 } else {
                     at += len;
                 }

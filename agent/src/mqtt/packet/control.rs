@@ -11,13 +11,32 @@ use super::{Fault, Version};
 pub(in crate::mqtt) enum Packet<'a> {
     PingReq,
     /// `identifier` is 0 where there is none.
-    Subscribe { packet_id: u16, identifier: u32, filters: Vec<Filter<'a>> },
-    Unsubscribe { packet_id: u16, filters: Vec<&'a str> },
-    PubAck { packet_id: u16 },
-    PubRec { packet_id: u16, reason: u8 },
-    PubRel { packet_id: u16 },
-    PubComp { packet_id: u16 },
-    Disconnect { reason: u8, session_expiry: Option<u32> },
+    Subscribe {
+        packet_id: u16,
+        identifier: u32,
+        filters: Vec<Filter<'a>>,
+    },
+    Unsubscribe {
+        packet_id: u16,
+        filters: Vec<&'a str>,
+    },
+    PubAck {
+        packet_id: u16,
+    },
+    PubRec {
+        packet_id: u16,
+        reason: u8,
+    },
+    PubRel {
+        packet_id: u16,
+    },
+    PubComp {
+        packet_id: u16,
+    },
+    Disconnect {
+        reason: u8,
+        session_expiry: Option<u32>,
+    },
 }
 
 /// A topic filter of a SUBSCRIBE with its options.
@@ -304,7 +323,10 @@ mod tests {
         let filters = vec![filter("a", 2, false, false), filter("b", 0, false, false)];
         assert_eq!(read, Ok(Packet::Subscribe { packet_id: 7, identifier: 0, filters }));
         let read = decode_bytes(b"\x82\x0a\0\x07\x03\x0b\x80\x01\0\x01a\x0d", Version::V5);
-        assert_eq!(read, Ok(Packet::Subscribe { packet_id: 7, identifier: 128, filters: vec![filter("a", 1, true, true)] }));
+        assert_eq!(
+            read,
+            Ok(Packet::Subscribe { packet_id: 7, identifier: 128, filters: vec![filter("a", 1, true, true)] })
+        );
         assert!(decode_bytes(b"\x82\x09\0\x07\x02\x0b\0\0\x01a\x0d", Version::V5).is_err(), "identifier 0");
         let read = decode_bytes(b"\xa2\x09\0\x08\0\0\x01a\0\x01b", Version::V5);
         assert_eq!(read, Ok(Packet::Unsubscribe { packet_id: 8, filters: vec!["a", "b"] }));

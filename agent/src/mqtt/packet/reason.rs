@@ -16,7 +16,6 @@ pub(in crate::mqtt) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(in crate::mqtt) const TOPIC_ALIAS_INVALID: u8 = 0x94;
 pub(in crate::mqtt) const PACKET_TOO_LARGE: u8 = 0x95;
 pub(in crate::mqtt) const QUOTA_EXCEEDED: u8 = 0x97;
-pub(in crate::mqtt) const ADMINISTRATIVE: u8 = 0x98;
 pub(in crate::mqtt) const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
 pub(in crate::mqtt) const TOPIC_FILTER_INVALID: u8 = 0x8f;
 pub(in crate::mqtt) const PACKET_ID_NOT_FOUND: u8 = 0x92;
