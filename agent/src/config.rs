@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use godwit_mesh::config::{Auth, Http, Labels, Log, Size, Storage};
+use godwit_mesh::config::{Auth, Http, Labels, Log, Resolve, Size, Storage};
 use godwit_mesh::{sections, settings};
 
 settings! {
@@ -84,6 +84,8 @@ sections! {
         gateway: Gateway,
         /// To subscribers on site.
         delivery: Delivery,
+        /// What references to a Service mean here.
+        resolve: Resolve,
         /// Who may come in.
         auth: Auth,
         /// How brokers keep events.

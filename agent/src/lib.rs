@@ -83,8 +83,11 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(file) = &config.gateway.token_file {
         std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
     }
+    for (key, file) in [("gateway.ca-file", &config.gateway.ca_file), ("delivery.ca-file", &config.delivery.ca_file)] {
+        ClientTls::check(file.as_deref()).context(key)?;
+    }
     if let Some(folder) = &config.agent.manifests {
-        Manifests::load_dir(folder)?;
+        Manifests::load_dir(folder).context("agent.manifests")?;
     }
     Ok(())
 }
@@ -106,6 +109,7 @@ fn check_values(config: &Config) -> anyhow::Result<()> {
         link::check_url(url)?;
     }
     observe::check_level(&config.log.level)?;
+    process::services(&config.resolve)?;
     Ok(())
 }
 
@@ -132,10 +136,17 @@ impl Agent {
         let settings = DeliverySettings {
             tls: ClientTls::new(config.delivery.ca_file.as_deref()),
             address: front.address()?,
+            services: process::services(&config.resolve)?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
+        for (key, file) in [("gateway.ca-file", &config.gateway.ca_file), ("delivery.ca-file", &config.delivery.ca_file)] {
+            // No reason not to take events: whoever needs the file is told again at each attempt.
+            if let Err(error) = ClientTls::check(file.as_deref()) {
+                tracing::error!("{key}: {error}");
+            }
+        }
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
         let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
@@ -188,7 +199,8 @@ impl Agent {
         let (consumers, mut carrier) = (CancellationToken::new(), JoinSet::new());
         let (stop, up) = (consumers.clone(), uplink.clone());
         carrier.spawn(async move { up.run(stop).await });
-        tracing::info!(agent = %id, http = %addresses.http, mqtt = ?addresses.mqtt, "the agent is ready");
+        let mqtt_at = addresses.mqtt.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        tracing::info!(agent = %id, http = %addresses.http, mqtt = %mqtt_at, "the agent is ready");
         let certificates = [("mqtt", mqtt_tls), ("http", bound.tls)];
         let certificates = certificates.into_iter().filter_map(|(name, tls)| Some((name, tls?))).collect();
         Ok(Self {
@@ -300,7 +312,7 @@ fn chosen_by(config: &Config) -> process::Choose {
     let labels = config.agent.labels.0.clone();
     Box::new(move |all| {
         let (here, mine) = (all.for_here(), all.for_agent(&labels));
-        Manifests::new(here.objects().chain(mine.objects()).cloned())
+        Manifests::new(here.whole().chain(mine.whole()).cloned())
     })
 }
 

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("godwit-agent: {error:#}");
+            eprintln!("godwit-agent: {}", process::told(error.as_ref()));
             ExitCode::FAILURE
         }
     }

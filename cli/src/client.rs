@@ -68,8 +68,16 @@ pub(crate) enum ClientError {
     Refused { server: String, status: StatusCode, why: String },
 }
 
+/// The command was given something that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
 /// The exit code for an error.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Usage>() {
+        return ExitCode::from(2);
+    }
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. }) => ExitCode::from(3),
         Some(ClientError::Denied { .. }) => ExitCode::from(4),
@@ -100,10 +108,9 @@ impl ServerArgs {
             Some(server) => server.clone(),
             None => Url::parse(default).context("the default server")?,
         };
-        anyhow::ensure!(
-            matches!(server.scheme(), "http" | "https"),
-            "--server {server}: only http:// and https:// are spoken"
-        );
+        if !matches!(server.scheme(), "http" | "https") {
+            return Err(Usage(format!("--server {server}: only http:// and https:// are spoken")).into());
+        }
         let host = server.host_str().with_context(|| format!("--server {server} names no host"))?.to_owned();
         let port = server.port_or_known_default().context("--server names no port")?;
         let token = self

@@ -128,6 +128,7 @@ async fn standing(client: &mut Client, kind: Kind, args: &GetArgs) -> anyhow::Re
     }
     if let Some(wanted) = &args.name {
         items.retain(|item| name(item) == *wanted);
+        anyhow::ensure!(!items.is_empty(), "{} has no {} {wanted}", client.server(), kind.member().trim_end_matches('s'));
     }
     Ok(match &args.output {
         Output::Format(Format::Table) | Output::Wide => table(kind, &items).render(output::stdout_colours()),

@@ -57,7 +57,7 @@ pub(crate) fn stderr_is_terminal() -> bool {
 /// Prints an error with its causes on stderr.
 pub(crate) fn error(error: &anyhow::Error) {
     let label = paint(godwit_mesh::observe::colours(&io::stderr()), Style::Red, "error:");
-    let _ = writeln!(io::stderr(), "{label} {error:#}");
+    let _ = writeln!(io::stderr(), "{label} {}", godwit_mesh::process::told(error.as_ref()));
 }
 
 /// Makes text from outside harmless on a terminal: control characters become `\u{…}`.

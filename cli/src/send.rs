@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use godwit_mesh::event::{self, Event, Value};
+use godwit_mesh::event::{self, Event, Value, check_attribute_name};
 use godwit_mesh::names::BrokerName;
 use http::{Method, StatusCode, header};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::client::{Client, DEFAULT_AGENT, ServerArgs};
+use crate::client::{Client, DEFAULT_AGENT, ServerArgs, Usage};
 use crate::output;
 
 /// Largest data that is read from a file or stdin.
@@ -65,8 +65,8 @@ pub(crate) struct SendArgs {
     #[arg(long, value_name = "URI")]
     schema: Option<String>,
     /// An extension attribute; may be given several times
-    #[arg(long = "extension", short = 'e', value_name = "NAME=VALUE")]
-    extensions: Vec<String>,
+    #[arg(long = "extension", short = 'e', value_name = "NAME=VALUE", value_parser = extension)]
+    extensions: Vec<(String, String)>,
     /// The data itself
     #[arg(long, short, conflicts_with = "data_file")]
     data: Option<String>,
@@ -82,6 +82,16 @@ pub(crate) struct SendArgs {
     /// Requests under way at a time; above 1 the events' order is open
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parallel)]
     parallel: usize,
+}
+
+fn extension(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("is not NAME=VALUE")?;
+    let own = ["id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "specversion"];
+    if own.contains(&name) {
+        return Err(format!("{name} is no extension: it has a flag of its own, see --help"));
+    }
+    check_attribute_name(name).map_err(|why| why.to_string())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn parallel(text: &str) -> Result<usize, String> {
@@ -227,10 +237,8 @@ fn template(args: &SendArgs, data: Option<Bytes>) -> anyhow::Result<Event> {
     if let Some(schema) = &args.schema {
         builder = builder.attribute("dataschema", Value::Uri(schema.clone()));
     }
-    for extension in &args.extensions {
-        let (name, value) =
-            extension.split_once('=').with_context(|| format!("--extension {extension}: is not NAME=VALUE"))?;
-        builder = builder.attribute(name, Value::String(value.to_owned()));
+    for (name, value) in &args.extensions {
+        builder = builder.attribute(name, Value::String(value.clone()));
     }
     match data {
         Some(data) => {
@@ -243,7 +251,7 @@ fn template(args: &SendArgs, data: Option<Bytes>) -> anyhow::Result<Event> {
             }
         }
     }
-    Ok(builder.build()?)
+    builder.build().map_err(|why| Usage(why.to_string()).into())
 }
 
 /// The time now, unless this machine's clock has plainly not been set.

@@ -127,6 +127,10 @@ fn path(args: &TailArgs) -> String {
     if let Some(limit) = args.limit {
         query.append_pair("limit", &limit.to_string());
     }
+    if args.output == Format::Raw {
+        // Byte by byte as it was sent.
+        query.append_pair("data", "base64");
+    }
     for (name, value) in &args.attributes {
         query.append_pair(name, value);
     }

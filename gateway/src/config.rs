@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use godwit_mesh::config::{Auth, Http, Log, Size, Storage};
+use godwit_mesh::config::{Auth, Http, Log, Resolve, Size, Storage};
 use godwit_mesh::{sections, settings};
 
 settings! {
@@ -36,6 +36,8 @@ sections! {
         http: Http { listen = "127.0.0.1:8090" },
         /// The agents' way in.
         sync: Sync,
+        /// What references to a Service mean here.
+        resolve: Resolve,
         /// Who may come in.
         auth: Auth,
         /// How brokers keep events.

@@ -66,8 +66,10 @@ pub struct Gateway {
 pub fn check(config: &Config) -> anyhow::Result<()> {
     let credentials = process::credentials(&config.auth)?;
     Front::prepare(&config.http, credentials)?;
+    process::services(&config.resolve)?;
+    ClientTls::check(config.gateway.ca_file.as_deref()).context("gateway.ca-file")?;
     if let Some(folder) = &config.gateway.manifests {
-        Manifests::load_dir(folder)?;
+        Manifests::load_dir(folder).context("gateway.manifests")?;
     }
     Ok(())
 }
@@ -95,10 +97,15 @@ impl Gateway {
         let settings = DeliverySettings {
             tls: ClientTls::new(config.gateway.ca_file.as_deref()),
             address: front.address()?,
+            services: process::services(&config.resolve)?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
+        if let Err(error) = ClientTls::check(config.gateway.ca_file.as_deref()) {
+            // No reason not to take events: whoever needs the file is told again at each attempt.
+            tracing::error!("gateway.ca-file: {error}");
+        }
         let here = |all: &Manifests| Ok(all.for_here());
         let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS), Box::new(here)).await;
         let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), Box::new(here));

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("godwit-gateway: {error:#}");
+            eprintln!("godwit-gateway: {}", process::told(error.as_ref()));
             ExitCode::FAILURE
         }
     }

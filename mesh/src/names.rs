@@ -75,12 +75,17 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// A broker's name: namespace and name. Displayed as `namespace/name`.
+/// The name of a durable queue: a Broker, displayed as `namespace/name`, or a Channel, displayed as `channels/namespace/name`, which
+/// is its path too. Brokers come first in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BrokerName {
+    channel: bool,
     namespace: String,
     name: String,
 }
+
+/// What a Channel's name begins with when it is displayed; no namespace is called so.
+const CHANNELS: &str = "channels";
 
 impl BrokerName {
     /// A checked broker name.
@@ -88,12 +93,36 @@ impl BrokerName {
     /// # Errors
     /// See [`NameError`].
     pub fn new(namespace: &str, name: &str) -> Result<Self, NameError> {
+        Self::checked(false, "broker", namespace, name)
+    }
+
+    /// A checked name of a Channel.
+    ///
+    /// # Errors
+    /// See [`NameError`].
+    pub fn channel(namespace: &str, name: &str) -> Result<Self, NameError> {
+        Self::checked(true, "channel", namespace, name)
+    }
+
+    fn checked(channel: bool, what: &'static str, namespace: &str, name: &str) -> Result<Self, NameError> {
         check_name("namespace", namespace)?;
-        check_name("broker", name)?;
+        check_name(what, name)?;
         if RESERVED_NAMESPACES.contains(&namespace) {
             return Err(NameError::Reserved { name: namespace.to_owned() });
         }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        Ok(Self { channel, namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// Whether it is a Channel's. Channels never go up to the gateway.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        self.channel
+    }
+
+    /// `broker` or `channel`.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        if self.channel { "channel" } else { "broker" }
     }
 
     /// The namespace.
@@ -112,22 +141,27 @@ impl BrokerName {
 impl Default for BrokerName {
     /// `default/default`, the broker that always exists.
     fn default() -> Self {
-        Self { namespace: DEFAULT_NAMESPACE.to_owned(), name: "default".to_owned() }
+        Self { channel: false, namespace: DEFAULT_NAMESPACE.to_owned(), name: "default".to_owned() }
     }
 }
 
 impl fmt::Display for BrokerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        let (prefix, slash) = if self.channel { (CHANNELS, "/") } else { ("", "") };
+        write!(f, "{prefix}{slash}{}/{}", self.namespace, self.name)
     }
 }
 
 impl FromStr for BrokerName {
     type Err = NameError;
 
-    /// Parses `namespace/name`, or `name` in the default namespace.
+    /// Parses `namespace/name`, `name` in the default namespace, or `channels/namespace/name`.
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.split_once('/') {
+            Some((CHANNELS, rest)) if rest.contains('/') => {
+                let (namespace, name) = rest.split_once('/').unwrap_or_default();
+                Self::channel(namespace, name)
+            }
             Some((namespace, name)) => Self::new(namespace, name),
             None => Self::new(DEFAULT_NAMESPACE, text),
         }
@@ -169,6 +203,16 @@ mod tests {
     fn a_broker_name_is_parsed_with_and_without_namespace() {
         assert_eq!("alarms".parse::<BrokerName>().expect("valid").to_string(), "default/alarms");
         assert_eq!("site-1/alarms".parse::<BrokerName>().expect("valid").to_string(), "site-1/alarms");
+    }
+
+    #[test]
+    fn a_channel_is_no_broker_of_its_name() {
+        let channel = "channels/site-1/alarms".parse::<BrokerName>().expect("valid");
+        assert!(channel.is_channel());
+        assert_eq!(channel.to_string(), "channels/site-1/alarms");
+        assert_ne!(channel, BrokerName::new("site-1", "alarms").expect("valid"));
+        assert!("channels/alarms".parse::<BrokerName>().is_err(), "no namespace is called channels");
+        assert!("channels/a/b/c".parse::<BrokerName>().is_err());
     }
 
     #[test]

@@ -264,14 +264,14 @@ fn discovery_and_explain_know_the_kinds() -> Result<()> {
 fn objects_of_older_versions_and_kinds_that_do_not_run_are_kept() -> Result<()> {
     agent_and_gateway("objects_of_older_versions_and_kinds_that_do_not_run_are_kept", |kubectl, _, _| {
         let kinds = "apiVersion: eventing.knative.dev/v1beta2\nkind: EventType\nmetadata: {name: e}\nspec: {type: a.b, source: /x}\n\
-            ---\napiVersion: flows.knative.dev/v1\nkind: Sequence\nmetadata: {name: s}\nspec: {steps: [{uri: \"http://x/\"}]}\n";
+            ---\napiVersion: sinks.knative.dev/v1alpha1\nkind: JobSink\nmetadata: {name: s}\nspec: {job: {}}\n";
         kubectl.with(&["apply", "-f", "-"], kinds)?;
         let flat = kubectl.json(&["get", "eventtypes.v1beta2.eventing.knative.dev", "e", "-o", "json"])?;
         assert_eq!(flat["spec"]["type"], "a.b");
         let listed = kubectl.json(&["get", "eventtypes.v1beta3.eventing.knative.dev", "e", "-o", "json"])?;
         assert_eq!(listed["spec"]["attributes"][0]["value"], "a.b");
         let condition = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}";
-        assert_eq!(kubectl.run(&["get", "sequence", "s", "-o", condition])?, "NotImplemented");
+        assert_eq!(kubectl.run(&["get", "jobsink", "s", "-o", condition])?, "NotImplemented");
         Ok(())
     })
 }

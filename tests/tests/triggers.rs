@@ -255,3 +255,41 @@ fn an_invalid_set_leaves_the_old_one_running_and_says_why() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_sequence_a_channel_and_a_service_by_name_with_the_same_manifests_as_elsewhere() -> Result<()> {
+    lab::run(|lab| {
+        let (step, display) = (Sink::start()?, Sink::start()?);
+        let mut agent = Node::agent(lab, "agent-1")?;
+        let yaml = format!(
+            "apiVersion: flows.knative.dev/v1\nkind: Sequence\nmetadata: {{name: s, namespace: site}}\nspec:\n  steps:\n  - uri: {}\n---\n\
+             apiVersion: messaging.knative.dev/v1\nkind: Channel\nmetadata: {{name: c}}\n---\n\
+             apiVersion: messaging.knative.dev/v1\nkind: Subscription\nmetadata: {{name: d}}\nspec:\n  channel: {{apiVersion: \
+             messaging.knative.dev/v1, kind: Channel, name: c}}\n  subscriber: {{ref: {{apiVersion: v1, kind: Service, name: \
+             event-display}}}}\n",
+            step.url()
+        );
+        let path = lab.write("manifests-flows/flows.yaml", &yaml)?;
+        agent.set("agent.manifests", &path.parent().context("a folder")?.display().to_string());
+        agent.set("resolve.services", &format!("default/event-display={}", display.url()));
+        agent.start()?;
+        for round in 1..=3 {
+            let id = format!("e{round}");
+            assert_eq!(agent.post("sequences/site/s", &id, "text/plain", b"x")?.status, 202);
+            assert_eq!(agent.post("channels/default/c", &id, "text/plain", b"x")?.status, 202);
+            agent.kill9()?;
+            agent.start()?;
+        }
+        for sink in [&step, &display] {
+            wait::until("the last event arrives", LIMIT, || match sink.deliveries().last() {
+                Some(delivery) if delivery.name().0 == "e3" => Seen::Yes(()),
+                other => Seen::NotYet(format!("{:?}", other.map(Delivery::name))),
+            })?;
+        }
+        assert_eq!(agent.post("channels/default/none", "x", "text/plain", b"x")?.status, 404);
+        let status = agent.status()?;
+        let channels = status["channels"].as_array().context("channels")?;
+        assert!(channels.iter().any(|c| c["name"] == "s-kn-sequence-0" && c["accepted"] == 3), "{status}");
+        Ok(())
+    })
+}

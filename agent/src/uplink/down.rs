@@ -4,7 +4,7 @@
 //! the newer one again. A set that is refused changes nothing and is reported with the reason.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use godwit_mesh::process::{read_kept, write_kept};
@@ -39,7 +39,12 @@ pub(super) struct Down {
     apply: Apply,
     ready: Ready,
     report: watch::Sender<Report>,
+    /// The set that was refused last, to be tried again: what was in its way may go.
+    refused: Mutex<Option<Objects>>,
 }
+
+/// How often a refused set is tried again.
+const TRY_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Down {
     /// Applies what was kept; an empty set, if nothing was. What cannot be read is not applied at all.
@@ -49,7 +54,8 @@ impl Down {
             move || read(&*storage)
         });
         let kept = kept.await.unwrap_or_else(|e| Err(io::Error::other(e)));
-        let this = Self { storage, apply, ready, report: watch::Sender::new(Report::default()) };
+        let report = watch::Sender::new(Report::default());
+        let this = Self { storage, apply, ready, report, refused: Mutex::default() };
         let (objects, empty) = match kept {
             Ok(Some(objects)) => (objects, false),
             Ok(None) => (Objects::new("[]".to_owned()), true),
@@ -60,15 +66,20 @@ impl Down {
             }
         };
         let revision = objects.revision;
-        match (this.apply)(objects).await {
+        match (this.apply)(objects.clone()).await {
             Ok(()) if empty => {}
             Ok(()) => this.tell(|report| report.revision = revision),
             Err(why) => {
                 tracing::error!("the objects kept from the gateway cannot be applied: {why}");
+                *this.waiting() = Some(objects);
                 this.tell(|report| (report.refused, report.error) = (revision, why));
             }
         }
         this
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Objects>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is to be told to the gateway.
@@ -97,6 +108,12 @@ impl Down {
                     Some(objects) => self.take(objects).await,
                     None => return,
                 },
+                () = tokio::time::sleep(TRY_AGAIN), if self.waiting().is_some() => {
+                    let refused = self.waiting().take();
+                    if let Some(objects) = refused {
+                        self.take(objects).await;
+                    }
+                }
                 () = tokio::time::sleep(every) => self.tell(|_| {}),
             }
         }
@@ -104,11 +121,15 @@ impl Down {
 
     async fn take(&self, objects: Objects) {
         let (revision, set) = (objects.revision, objects.set.clone());
+        *self.waiting() = None;
         if self.report.borrow().revision == revision {
             return self.tell(|report| (report.refused, report.error) = (0, String::new()));
         }
-        if let Err(why) = (self.apply)(objects).await {
-            tracing::error!("the objects from the gateway are refused: {why}");
+        if let Err(why) = (self.apply)(objects.clone()).await {
+            if self.report.borrow().error != why {
+                tracing::error!("the objects from the gateway are refused, and tried again every 5 s: {why}");
+            }
+            *self.waiting() = Some(objects);
             return self.tell(|report| (report.refused, report.error) = (revision, why));
         }
         let storage = self.storage.clone();
@@ -174,8 +195,6 @@ fn write(storage: &dyn Storage, set: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use godwit_mesh::storage::Disk;
 
     use super::*;
@@ -194,6 +213,32 @@ mod tests {
         let _down = Down::open(storage, apply, Arc::new(|| Ok(()))).await;
         let sets = sets.lock().expect("not poisoned");
         sets.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_set_is_tried_again_until_what_was_in_its_way_is_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let tries = Arc::new(Mutex::new(0));
+        let apply: Apply = Arc::new({
+            let tries = tries.clone();
+            move |_| {
+                let mut tries = tries.lock().expect("not poisoned");
+                *tries += 1;
+                // The first is the empty set of the start.
+                let outcome = if matches!(*tries, 2 | 3) { Err("held by api".to_owned()) } else { Ok(()) };
+                Box::pin(std::future::ready(outcome))
+            }
+        });
+        let storage = Arc::new(Disk::new(dir.path()).expect("a folder"));
+        let down = Down::open(storage, apply, Arc::new(|| Ok(()))).await;
+        let (give, sets) = mpsc::channel(1);
+        let mut report = down.report();
+        give.send(Objects::new("[1]".to_owned())).await.expect("open");
+        tokio::select! {
+            () = down.run(sets, std::time::Duration::from_secs(3600)) => panic!("it ended"),
+            told = report.wait_for(|told| told.revision != 0) => assert_eq!(told.expect("alive").refused, 0),
+        }
+        assert_eq!(*tries.lock().expect("not poisoned"), 4);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use godwit_agent::Agent;
 
+use super::ports;
 use crate::output::{Style, paint};
 
 /// The text shown when all is ready.
@@ -12,11 +13,13 @@ pub(super) fn welcome(agent: &Agent, gateway: SocketAddr, data: &Path, colours: 
     let addresses = agent.addresses();
     let bold = |text: &str| paint(colours, Style::Bold, text);
     let mut text = format!(
-        "{}\n\n  agent     {}  http://{}{}\n  gateway   http://{gateway}\n  data      {}\n",
+        "{}\n\n  agent     {}  http://{}{}{}\n  gateway   http://{gateway}{}\n  data      {}\n",
         bold("Godwit is ready."),
         agent.id(),
         addresses.http,
+        other_port(addresses.http, 8080),
         addresses.mqtt.map_or_else(String::new, |mqtt| format!("  mqtt://{mqtt}{}", other_port(mqtt, 1883))),
+        other_port(gateway, 8090),
         data.display(),
     );
     text.push_str(&format!("\n{}\n\n", bold("Send an event from another terminal; it goes agent → gateway → sink:")));
@@ -39,6 +42,7 @@ pub(super) fn welcome(agent: &Agent, gateway: SocketAddr, data: &Path, colours: 
     text
 }
 
+/// Says why it is not the default port. One chosen by hand is none of the next ones, so it was not taken.
 fn other_port(address: SocketAddr, default: u16) -> String {
-    if address.port() == default { String::new() } else { format!("  (port {default} is taken)") }
+    if !ports::after(default).contains(&address.port()) { String::new() } else { format!("  (port {default} is taken)") }
 }

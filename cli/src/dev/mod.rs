@@ -61,13 +61,14 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     // From the end of an event's way to its beginning, so that each part finds the next one there.
     let sink = Sink::open().await?;
     let manifests = args.data_dir.join("manifests");
-    write_trigger(&manifests, sink.address()).context("writing the Trigger for the sink")?;
+    let display = sink.address();
+    write_trigger(&manifests, display).context("writing the Trigger for the sink")?;
     let printing = tokio::spawn(sink.serve(stop.clone()));
 
-    let gateway = gateway(&args, &manifests, level)?;
+    let gateway = gateway(&args, &manifests, display, level)?;
     observe::logs(&gateway.log)?;
     let mut gateway = Gateway::start(gateway).await.context("the gateway")?;
-    let agent = agent(&args, gateway.address(), level)?;
+    let agent = agent(&args, gateway.address(), display, level)?;
     let mut agent = match Agent::start(agent).await.context("the agent") {
         Ok(agent) => agent,
         Err(error) => {
@@ -105,26 +106,43 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
 }
 
 /// The gateway's configuration: the environment's, with this command's folders and ports over it.
-fn gateway(args: &DevArgs, manifests: &Path, level: &str) -> anyhow::Result<godwit_gateway::config::Config> {
+fn gateway(
+    args: &DevArgs,
+    manifests: &Path,
+    sink: SocketAddr,
+    level: &str,
+) -> anyhow::Result<godwit_gateway::config::Config> {
     let listen = ports::or_next_free(args.gateway_listen, 8090)?;
     load(&[
         ("gateway.data-dir", args.data_dir.join("gateway").display().to_string()),
         ("gateway.manifests", manifests.display().to_string()),
         ("http.listen", listen.to_string()),
+        ("resolve.services", service(sink)),
         ("log.level", level.to_owned()),
     ])
 }
 
-fn agent(args: &DevArgs, gateway: SocketAddr, level: &str) -> anyhow::Result<godwit_agent::config::Config> {
+fn agent(
+    args: &DevArgs,
+    gateway: SocketAddr,
+    sink: SocketAddr,
+    level: &str,
+) -> anyhow::Result<godwit_agent::config::Config> {
     let mqtt = ports::or_next_free(args.mqtt_listen, 1883)?;
     let http = ports::or_next_free(args.http_listen, 8080)?;
     load(&[
         ("agent.data-dir", args.data_dir.join("agent").display().to_string()),
         ("mqtt.listen", mqtt.to_string()),
         ("http.listen", http.to_string()),
+        ("resolve.services", service(sink)),
         ("gateway.url", format!("http://{gateway}")),
         ("log.level", level.to_owned()),
     ])
+}
+
+/// The sink under the name that Knative's pages give to one that prints events.
+fn service(sink: SocketAddr) -> String {
+    format!("default/event-display=http://{sink}/")
 }
 
 /// Defaults and these values. The environment is left out: its keys mean one daemon, and here are two.

@@ -8,6 +8,11 @@ use anyhow::{Context, bail};
 /// How many ports after the default one are tried.
 const TRIES: u16 = 50;
 
+/// The ports that are tried in the place of a default one that is taken.
+pub(super) fn after(default: u16) -> std::ops::Range<u16> {
+    default.saturating_add(1)..default.saturating_add(TRIES)
+}
+
 /// The address given, or the first free port on loopback from `default` on.
 ///
 /// # Errors

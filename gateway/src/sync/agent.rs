@@ -106,6 +106,11 @@ impl Agent {
         known.entry(broker.name().clone()).or_insert_with(|| Arc::new(load())).clone()
     }
 
+    /// Whether it was never let in and has no events here.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.state().connections == 0 && self.known.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Notes a sign of life, of a connection that was let in.
     pub(super) fn heard(&self) {
         self.state().heard = Some(Instant::now());

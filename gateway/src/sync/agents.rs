@@ -134,6 +134,10 @@ impl Inner {
     /// The agent that a request speaks for, if it may.
     #[allow(clippy::result_large_err)] // The answer itself, made once a request.
     fn agent_of(&self, request: &Request) -> Result<Arc<Agent>, Response> {
+        // An agent is no browser: what a page has asked for is marked so by every one of them.
+        if ["origin", "sec-fetch-site", "sec-fetch-mode"].iter().any(|name| request.head.headers.contains_key(*name)) {
+            return Err(respond::problem(StatusCode::FORBIDDEN, "this is for agents, not for pages in a browser"));
+        }
         let name = request.param("agent").unwrap_or_default();
         let id = AgentId::new(&name).map_err(|e| respond::problem(StatusCode::BAD_REQUEST, e))?;
         match &request.identity {
@@ -156,6 +160,13 @@ impl Inner {
         let mut agents = self.lock();
         if let Some(agent) = agents.get(&id) {
             return Ok(agent.clone());
+        }
+        if agents.len() >= self.settings.max_agents {
+            // Whoever only ever asked makes room: nothing is known of it that could be lost.
+            let idle = agents.iter().find(|(_, agent)| Arc::strong_count(agent) == 1 && agent.is_unproven());
+            if let Some(idle) = idle.map(|(id, _)| id.clone()) {
+                agents.remove(&idle);
+            }
         }
         if agents.len() >= self.settings.max_agents {
             return Err(respond::unavailable(60, format_args!("{} agents are known, which is the limit", agents.len())));

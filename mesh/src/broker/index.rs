@@ -1,4 +1,4 @@
-//! The file that says which Brokers there are: one `namespace/name` a line.
+//! The file that says which Brokers there are: one `namespace/name` a line, a Channel as `channels/namespace/name`.
 
 use std::io;
 

@@ -81,7 +81,7 @@ pub enum BrokerError {
     Closed,
 }
 
-/// One Broker: a journal with a name.
+/// One Broker or Channel: a journal with a name.
 #[derive(Debug)]
 pub struct Broker {
     name: BrokerName,
@@ -130,7 +130,7 @@ impl Broker {
 }
 
 fn dir(name: &BrokerName) -> String {
-    format!("brokers/{}/{}", name.namespace(), name.name())
+    format!("brokers/{name}")
 }
 
 /// Called for a Broker that has just been made, before anyone can see it.
@@ -211,7 +211,8 @@ impl Brokers {
     /// The Broker with this name, in parts; allocates nothing.
     pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<Arc<Broker>> {
         let brokers = self.0.lock();
-        brokers.values().find(|broker| broker.name.name() == name && broker.name.namespace() == namespace).cloned()
+        let is = |of: &BrokerName| !of.is_channel() && of.name() == name && of.namespace() == namespace;
+        brokers.values().find(|broker| is(&broker.name)).cloned()
     }
 
     /// All Brokers in the order of their names.
@@ -299,7 +300,7 @@ impl Inner {
         Ok(Arc::new(Broker {
             name: name.clone(),
             journal,
-            settings: watch::Sender::new(BrokerSettings::default()),
+            settings: watch::Sender::new(BrokerSettings { uplink: !name.is_channel() }),
             storage: self.storage.clone(),
             max_bytes: AtomicU64::new(options.max_bytes),
             options,

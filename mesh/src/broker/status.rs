@@ -1,4 +1,4 @@
-//! The `brokers` array of `/status`.
+//! The arrays `brokers` and `channels` of `/status`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,18 @@ impl Brokers {
     /// All Brokers as `/status` shows them.
     #[must_use]
     pub fn status(&self) -> Value {
-        Value::Array(self.list().iter().map(|broker| broker.status()).collect())
+        self.shown(false)
+    }
+
+    /// All Channels as `/status` shows them.
+    #[must_use]
+    pub fn status_of_channels(&self) -> Value {
+        self.shown(true)
+    }
+
+    fn shown(&self, channels: bool) -> Value {
+        let wanted = self.list().into_iter().filter(|broker| broker.name().is_channel() == channels);
+        Value::Array(wanted.map(|broker| broker.status()).collect())
     }
 }
 
@@ -21,15 +32,16 @@ impl Broker {
     #[must_use]
     pub fn status(&self) -> Value {
         let journal = self.journal();
-        let next = journal.next_offset().0;
+        // From one look, so that the ledger adds up whatever is being committed.
+        let (first, next, consumers) = journal.ledger();
         json!({
             "namespace": self.name().namespace(),
             "name": self.name().name(),
-            "first_offset": journal.first_offset().0,
-            "next_offset": next,
+            "first_offset": first.0,
+            "next_offset": next.0,
             "bytes": journal.bytes(),
-            "accepted": next,
-            "consumers": journal.consumers().iter().map(consumer).collect::<Vec<_>>(),
+            "accepted": next.0,
+            "consumers": consumers.iter().map(consumer).collect::<Vec<_>>(),
         })
     }
 }
@@ -38,6 +50,7 @@ fn consumer(status: &ConsumerStatus) -> Value {
     let dropped: BTreeMap<&str, u64> = status.done.dropped.iter().map(|(reason, n)| (reason.name(), *n)).collect();
     json!({
         "name": status.name,
+        "since": status.since.0,
         "delivered": status.done.delivered,
         "filtered": status.done.filtered,
         "dead_lettered": status.done.dead_lettered,

@@ -8,7 +8,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use super::key::{Key, Sections};
-use super::value::{Raw, Setting};
+use super::value::{Labels, Raw, Setting};
 
 /// Largest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -214,6 +214,17 @@ fn read_file(
             let mut names = keys.iter().map(Key::path);
             return Err(unknown("key", section, at, &mut names));
         };
+        // What is a table may stand as a section of its own: `[services]` is `services` of `[resolve]`.
+        if let Some(key) = keys.iter().find(|key| key.kind == Labels::KIND && key.name() == section) {
+            let origin = Origin::File(path.to_owned(), line_at(at));
+            let raw = raw(value.get_ref()).map_err(|why| ConfigError::Value {
+                origin: origin.clone(),
+                key: key.path(),
+                why: why.to_owned(),
+            })?;
+            given.insert(key.path(), (raw, origin));
+            continue;
+        }
         if !keys.iter().any(|key| key.section == section) {
             let mut sections = keys.iter().map(|key| key.section.to_owned());
             return Err(unknown("section", section, at, &mut sections));

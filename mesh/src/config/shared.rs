@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::Size;
+use super::value::{Labels, Size};
 use crate::{choice, settings};
 
 settings! {
@@ -44,6 +44,17 @@ settings! {
     pub struct Auth {
         /// File with users and tokens, written by `godwit passwd` and `godwit token`. Not set: whoever reaches a listener may use it.
         credentials: Option<PathBuf> = "",
+    }
+}
+
+settings! {
+    /// `[resolve]`: what references to a Service mean here, where there is no Kubernetes to ask.
+    pub struct Resolve {
+        /// URLs of Services: `"namespace/name" = "http://…"`, for `ref` with kind Service. May be a section `[services]` of its own.
+        services: Labels = "",
+        /// URL of a Service that is not listed, with `{namespace}` and `{name}` in it. Not set: it has none, and what refers to it
+        /// is not ready.
+        service_template: Option<String> = "",
     }
 }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::dead_letter::mark;
 use super::outcome::{Cause, Failure};
-use super::plan::Plan;
+use super::plan::{Plan, Targets};
 use super::sender::{Answer, Letter, headers_of, passes};
 use super::store::{NotStored, store};
 use super::target::{Target, broker_url, shown};
@@ -32,15 +32,16 @@ impl Outgoing {
     }
 }
 
-/// Sends the event to the subscriber; a reply is durable in the Trigger's own Broker when this returns (D19).
+/// Sends the event to the subscriber. When this returns, a reply is durable in the Trigger's own Broker (D19), or where the
+/// Subscription sends its replies has taken it (D22).
 pub(crate) async fn to_subscriber(
     context: &Context,
     plan: &Plan,
     broker: &Broker,
-    target: &Target,
+    targets: &Targets,
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
-    let url = match target {
+    let url = match &targets.subscriber {
         Target::Broker(name) => return to_broker(context, name, outgoing.event.clone(), outgoing).await,
         Target::Http(url) => url,
     };
@@ -54,7 +55,20 @@ pub(crate) async fn to_subscriber(
         reply: true,
     };
     let answer = context.sender.send(&letter).await?;
-    let Some((reply, headers)) = reply(answer, outgoing, &shown(url))? else { return Ok(()) };
+    let (reply, headers) = match reply(answer, outgoing, &shown(url)) {
+        Ok(Some(reply)) => reply,
+        Ok(None) => return Ok(()),
+        Err(failure) if plan.wants_events() => return Err(failure),
+        // A Subscription's subscriber may answer what it likes.
+        Err(_) => return Ok(()),
+    };
+    if !plan.wants_events() {
+        let reply = Outgoing { event: reply, headers, ttl: outgoing.ttl };
+        return match &targets.reply {
+            Some(target) => to_target(context, plan, target, reply.event.clone(), &reply).await,
+            None => Ok(()),
+        };
+    }
     // durable before: the caller moves the cursor past the event only after its reply is stored.
     store(broker.journal(), reply, outgoing.ttl, &headers, &context.settings.clock)
         .await
@@ -73,6 +87,17 @@ pub(crate) async fn to_dead_letter_sink(
     let mut event = outgoing.event.clone();
     mark(&mut event, failure)
         .map_err(|e| Failure::new(Cause::Status(400), &failure.destination, e.to_string(), Vec::new()))?;
+    to_target(context, plan, target, event, outgoing).await
+}
+
+/// Sends `event`, with what else is known of `outgoing`, to where no reply is asked of.
+async fn to_target(
+    context: &Context,
+    plan: &Plan,
+    target: &Target,
+    event: Event,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
     match target {
         Target::Broker(name) => to_broker(context, name, event, outgoing).await,
         Target::Http(url) => {
@@ -94,7 +119,12 @@ pub(crate) async fn to_dead_letter_sink(
 async fn to_broker(context: &Context, name: &BrokerName, event: Event, outgoing: &Outgoing) -> Result<(), Failure> {
     let destination = shown(&broker_url(&context.settings.address, name));
     let Some(broker) = context.brokers.get(name) else {
-        return Err(Failure::new(Cause::Status(404), &destination, format!("broker {name} does not exist"), Vec::new()));
+        return Err(Failure::new(
+            Cause::Status(404),
+            &destination,
+            format!("{} {name} does not exist", name.what()),
+            Vec::new(),
+        ));
     };
     store(broker.journal(), event, outgoing.ttl, &outgoing.headers, &context.settings.clock)
         .await

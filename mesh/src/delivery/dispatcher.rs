@@ -135,7 +135,7 @@ impl Dispatcher {
         let mut made = self.context.brokers.watch();
         let targets = loop {
             made.mark_unchanged();
-            let targets = self.plan.resolve(&self.context.brokers, &self.context.settings.address);
+            let targets = self.plan.resolve(&self.context.brokers, &self.context.settings);
             self.live.resolved(&targets, &self.context.settings.address);
             match targets {
                 Ok(targets) => break targets,
@@ -281,25 +281,23 @@ impl Dispatcher {
             }
         };
         match &current.stage {
-            Stage::Subscriber => {
-                match to_subscriber(context, plan, &running.broker, &running.targets.subscriber, outgoing).await {
-                    Ok(()) => Step::Delivered,
-                    Err(failure) => {
-                        self.note(current, &failure);
-                        match plan.policy.after(&mut current.attempts, &failure, random()) {
-                            Next::RetryAfter(wait) => Step::Wait(wait),
-                            Next::GiveUp => {
-                                current.attempts = Attempts::default();
-                                current.stage = match running.targets.dead_letter_sink {
-                                    Some(_) => Stage::Sink(failure),
-                                    None => Stage::Journal(failure),
-                                };
-                                Step::Wait(Duration::ZERO)
-                            }
+            Stage::Subscriber => match to_subscriber(context, plan, &running.broker, &running.targets, outgoing).await {
+                Ok(()) => Step::Delivered,
+                Err(failure) => {
+                    self.note(current, &failure);
+                    match plan.policy.after(&mut current.attempts, &failure, random()) {
+                        Next::RetryAfter(wait) => Step::Wait(wait),
+                        Next::GiveUp => {
+                            current.attempts = Attempts::default();
+                            current.stage = match running.targets.dead_letter_sink {
+                                Some(_) => Stage::Sink(failure),
+                                None => Stage::Journal(failure),
+                            };
+                            Step::Wait(Duration::ZERO)
                         }
                     }
                 }
-            }
+            },
             Stage::Sink(failure) => {
                 let Some(sink) = &running.targets.dead_letter_sink else {
                     let failure = failure.clone();

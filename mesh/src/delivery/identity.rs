@@ -1,4 +1,4 @@
-//! Uids of Triggers: drawn when a Trigger is first applied, kept as a fact in its Broker's journal, gone with the Trigger.
+//! Uids of Triggers and Subscriptions: drawn when a Trigger is first applied, kept as a fact in its Broker's journal, gone with the Trigger.
 //!
 //! The uid is part of the consumer's name: a Trigger that was deleted and made anew under its old name is a new Trigger.
 
@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::triggers::Owner;
 use crate::journal::Journal;
-use crate::manifest::ObjectName;
+use crate::manifest::{Kind, ObjectKey, ObjectName};
 
-const PREFIX: &str = "t";
+/// What the facts' keys begin with, for each kind that has a cursor.
+const PREFIXES: [(Kind, &str); 2] = [(Kind::Trigger, "t"), (Kind::Subscription, "s")];
 
 /// What is kept of a Trigger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,18 +30,21 @@ impl Identity {
     }
 
     /// The one kept in this journal for the Trigger.
-    pub(crate) fn find(journal: &Journal, name: &ObjectName) -> Option<Self> {
-        serde_json::from_slice(&journal.fact(&key(name))?).ok()
+    pub(crate) fn find(journal: &Journal, of: &ObjectKey) -> Option<Self> {
+        serde_json::from_slice(&journal.fact(&key(of))?).ok()
     }
 
     /// All that are kept in this journal. What cannot be read is passed over.
-    pub(crate) fn all(journal: &Journal) -> Vec<(ObjectName, Self)> {
-        let read = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let (namespace, name) = std::str::from_utf8(&key).ok()?.strip_prefix(PREFIX)?.split_once('/')?;
-            let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
-            Some((name, serde_json::from_slice(&value).ok()?))
+    pub(crate) fn all(journal: &Journal) -> Vec<(ObjectKey, Self)> {
+        let of_kind = |(kind, prefix): (Kind, &'static str)| {
+            let read = move |(key, value): (Vec<u8>, Vec<u8>)| {
+                let (namespace, name) = std::str::from_utf8(&key).ok()?.strip_prefix(prefix)?.split_once('/')?;
+                let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+                Some((ObjectKey { kind, name }, serde_json::from_slice(&value).ok()?))
+            };
+            journal.facts(prefix.as_bytes()).into_iter().filter_map(read)
         };
-        journal.facts(PREFIX.as_bytes()).into_iter().filter_map(read).collect()
+        PREFIXES.into_iter().flat_map(of_kind).collect()
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -63,8 +67,9 @@ pub(crate) fn uuid(bytes: [u8; 16]) -> String {
 }
 
 /// The fact's key.
-pub(crate) fn key(name: &ObjectName) -> Vec<u8> {
-    format!("{PREFIX}{name}").into_bytes()
+pub(crate) fn key(of: &ObjectKey) -> Vec<u8> {
+    let prefix = PREFIXES.iter().find(|(kind, _)| *kind == of.kind).map_or("t", |(_, prefix)| prefix);
+    format!("{prefix}{}", of.name).into_bytes()
 }
 
 #[cfg(test)]

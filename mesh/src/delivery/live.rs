@@ -12,12 +12,12 @@ use super::plan::{NotReady, Plan, Targets};
 use super::triggers::{Owner, Standing};
 use crate::broker::Brokers;
 use crate::clock::Clock;
-use crate::manifest::ObjectName;
+use crate::manifest::{Kind, ObjectKey};
 
 /// One Trigger as others see it.
 #[derive(Debug)]
 pub(crate) struct Live {
-    pub(crate) name: ObjectName,
+    pub(crate) key: ObjectKey,
     pub(crate) owner: Owner,
     pub(crate) uid: String,
     /// Filter errors since the task's first start in this process.
@@ -32,6 +32,7 @@ struct State {
     ready: Result<(), NotReady>,
     subscriber_uri: Option<String>,
     dead_letter_sink_uri: Option<String>,
+    reply_uri: Option<String>,
     last_error: Option<LastError>,
     retry: Option<Retry>,
 }
@@ -53,16 +54,22 @@ struct Retry {
 }
 
 impl Live {
-    pub(crate) fn new(name: ObjectName, owner: Owner, uid: String, changes: Arc<watch::Sender<u64>>) -> Self {
+    pub(crate) fn new(key: ObjectKey, owner: Owner, uid: String, changes: Arc<watch::Sender<u64>>) -> Self {
         let not_yet = NotReady { reason: "Starting", message: "not started yet".to_owned(), waits_for_broker: false };
-        let state =
-            State { ready: Err(not_yet), subscriber_uri: None, dead_letter_sink_uri: None, last_error: None, retry: None };
-        Self { name, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state), changes }
+        let state = State {
+            ready: Err(not_yet),
+            subscriber_uri: None,
+            dead_letter_sink_uri: None,
+            reply_uri: None,
+            last_error: None,
+            retry: None,
+        };
+        Self { key, owner, uid, faults: AtomicU64::new(0), state: Mutex::new(state), changes }
     }
 
     /// The name of the Trigger's consumer.
     pub(crate) fn consumer(&self) -> String {
-        consumer_name(&self.name, &self.uid)
+        consumer_name(&self.key, &self.uid)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,6 +86,7 @@ impl Live {
                     state.ready = Ok(());
                     state.subscriber_uri = Some(targets.subscriber.shown(address));
                     state.dead_letter_sink_uri = targets.dead_letter_sink.as_ref().map(|t| t.shown(address));
+                    state.reply_uri = targets.reply.as_ref().map(|t| t.shown(address));
                 }
                 Err(why) => state.ready = Err(why.clone()),
             }
@@ -96,6 +104,7 @@ impl Live {
             not_ready: state.ready.as_ref().err().map(|why| (why.reason, why.message.clone())),
             subscriber_uri: state.subscriber_uri.clone(),
             dead_letter_sink_uri: state.dead_letter_sink_uri.clone(),
+            reply_uri: state.reply_uri.clone(),
         }
     }
 
@@ -131,7 +140,7 @@ impl Live {
 
     /// Why the Trigger is not ready, if it is not.
     pub(crate) fn not_ready(&self) -> Option<String> {
-        self.lock().ready.as_ref().err().map(|why| format!("Trigger {}: {}: {}", self.name, why.reason, why.message))
+        self.lock().ready.as_ref().err().map(|why| format!("{}: {}: {}", self.key, why.reason, why.message))
     }
 
     /// The Trigger as `/status` shows it.
@@ -143,16 +152,18 @@ impl Live {
         let state = self.lock();
         let why = state.ready.as_ref().err();
         json!({
-            "namespace": self.name.namespace,
-            "name": self.name.name,
+            "kind": self.key.kind.resource().name,
+            "namespace": self.key.name.namespace,
+            "name": self.key.name.name,
             "uid": self.uid,
             "owner": self.owner.name(),
-            "broker": plan.broker.name(),
+            (plan.broker.what()): plan.broker.name(),
             "ready": state.ready.is_ok(),
             "reason": why.map(|w| w.reason),
             "message": why.map(|w| w.message.as_str()),
             "subscriberUri": state.subscriber_uri,
             "deadLetterSinkUri": state.dead_letter_sink_uri,
+            "replyUri": state.reply_uri,
             "consumer": consumer,
             "cursor": ledger.as_ref().map(|l| l.cursor.0),
             "pending": ledger.as_ref().map_or(0, |l| l.pending),
@@ -172,7 +183,8 @@ impl Live {
     }
 }
 
-/// The name of a Trigger's consumer.
-pub(crate) fn consumer_name(trigger: &ObjectName, uid: &str) -> String {
-    format!("trigger/{trigger}/{uid}")
+/// The name of a Trigger's consumer: `trigger/…`, or `subscription/…` for a Subscription.
+pub(crate) fn consumer_name(of: &ObjectKey, uid: &str) -> String {
+    let kind = if of.kind == Kind::Subscription { "subscription" } else { "trigger" };
+    format!("{kind}/{}/{uid}", of.name)
 }

@@ -4,7 +4,7 @@
 //! event is outstanding at a time. A Trigger whose subscriber does not answer holds no event in memory and delays no other.
 //!
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
-//! task does, `dispatcher` is the task, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide what
+//! task does (`target` and `services` where its events go), `dispatcher` is the task, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide what
 //! follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
 
 mod attempt;
@@ -16,12 +16,14 @@ mod outcome;
 pub(crate) mod plan;
 mod policy;
 mod sender;
+mod services;
 mod store;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod triggers;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
+pub use services::{Services, ServicesError};
 pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

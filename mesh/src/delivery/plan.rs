@@ -1,13 +1,13 @@
 //! What one Trigger's task needs to know; when any of it changes, the task is replaced.
 
-use url::Url;
-
 use super::policy::Policy;
 use super::target::Target;
+use super::triggers::DeliverySettings;
 use crate::broker::Brokers;
 use crate::filter::Filter;
 use crate::journal::Start;
-use crate::manifest::{BrokerObject, Destination, ObjectName, StartAt, TriggerSpec};
+use crate::manifest::subscription::CHANNEL_FAILED;
+use crate::manifest::{BrokerObject, Destination, Kind, ObjectKey, ObjectName, Reply, StartAt, TriggerSpec};
 use crate::names::BrokerName;
 
 /// The reason of a condition about what is taken and does not run yet.
@@ -16,12 +16,14 @@ pub(crate) const NOT_IMPLEMENTED: &str = "NotImplemented";
 /// A Trigger with what it inherits from its Broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
+    kind: Kind,
     pub(crate) name: ObjectName,
     pub(crate) broker: BrokerName,
     /// The class of the Broker, if it is not ours.
     broker_class: Option<String>,
     pub(crate) filter: Filter,
     subscriber: Destination,
+    reply: Reply,
     dead_letter_sink: Option<Destination>,
     pub(crate) policy: Policy,
     start: StartAt,
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Targets {
     pub(crate) subscriber: Target,
+    /// Where replies go that are not for the Broker itself.
+    pub(crate) reply: Option<Target>,
     pub(crate) dead_letter_sink: Option<Target>,
 }
 
@@ -55,16 +59,28 @@ impl Plan {
         let delivery = trigger.delivery.as_ref().or(inherited);
         let sink = |spec: Option<&crate::manifest::DeliverySpec>| spec.and_then(|d| d.dead_letter_sink.clone());
         Self {
+            kind: trigger.kind,
             name: trigger.name.clone(),
             broker: trigger.broker.clone(),
             broker_class: broker.and_then(|b| b.foreign_class.clone()),
             filter: trigger.filter.clone(),
             subscriber: trigger.subscriber.clone(),
+            reply: trigger.reply.clone(),
             dead_letter_sink: sink(trigger.delivery.as_ref()).or_else(|| sink(inherited)),
             policy: Policy::new(delivery, &trigger.annotations, broker.map(|b| &b.annotations)),
             start: trigger.annotations.start,
             hold: trigger.annotations.hold,
         }
+    }
+
+    /// Which object it is the plan of.
+    pub(crate) fn key(&self) -> ObjectKey {
+        ObjectKey { kind: self.kind, name: self.name.clone() }
+    }
+
+    /// Whether a 2xx answer with a body that is no event is a failure (D21): of a Trigger's subscriber.
+    pub(crate) fn wants_events(&self) -> bool {
+        self.reply == Reply::Broker
     }
 
     /// Where the Trigger begins when it has no cursor yet.
@@ -76,21 +92,23 @@ impl Plan {
     }
 
     /// Finds everything that the Trigger refers to (D27).
-    pub(crate) fn resolve(&self, brokers: &Brokers, address: &Url) -> Result<Targets, NotReady> {
+    pub(crate) fn resolve(&self, brokers: &Brokers, settings: &DeliverySettings) -> Result<Targets, NotReady> {
         if let Some(class) = &self.broker_class {
             let message = format!("broker {} has class {class}, which does not run here", self.broker);
             return Err(NotReady { reason: "BrokerClassUnsupported", message, waits_for_broker: false });
         }
         let exists = |name: &BrokerName, reason| match brokers.get(name) {
             Some(_) => Ok(()),
-            None => Err(NotReady { reason, message: format!("broker {name} does not exist"), waits_for_broker: true }),
+            None => {
+                Err(NotReady { reason, message: format!("{} {name} does not exist", name.what()), waits_for_broker: true })
+            }
         };
-        exists(&self.broker, "BrokerDoesNotExist")?;
+        exists(&self.broker, if self.broker.is_channel() { CHANNEL_FAILED } else { "BrokerDoesNotExist" })?;
         let find = |destination: &Destination, reason| {
             if let Some(why) = destination.not_built() {
                 return Err(NotReady { reason: NOT_IMPLEMENTED, message: why.to_owned(), waits_for_broker: false });
             }
-            let target = Target::resolve(destination, &self.name.namespace, address).map_err(|e| NotReady {
+            let target = Target::resolve(destination, &self.name.namespace, settings).map_err(|e| NotReady {
                 reason,
                 message: e.0,
                 waits_for_broker: false,
@@ -101,7 +119,11 @@ impl Plan {
             Ok(target)
         };
         let subscriber = find(&self.subscriber, "SubscriberNotResolved")?;
+        let reply = match &self.reply {
+            Reply::To(to) => Some(find(to, "ReplyNotResolved")?),
+            Reply::Broker | Reply::Discard => None,
+        };
         let sink = self.dead_letter_sink.as_ref().map(|d| find(d, "DeadLetterSinkNotResolved")).transpose()?;
-        Ok(Targets { subscriber, dead_letter_sink: sink })
+        Ok(Targets { subscriber, reply, dead_letter_sink: sink })
     }
 }

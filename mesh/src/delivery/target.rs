@@ -2,7 +2,8 @@
 
 use url::Url;
 
-use crate::manifest::{Destination, Reference};
+use super::triggers::DeliverySettings;
+use crate::manifest::{Destination, Reference, flow};
 use crate::names::BrokerName;
 
 /// Where events go.
@@ -19,20 +20,31 @@ pub(crate) enum Target {
 pub(crate) struct Unresolved(pub(crate) String);
 
 impl Target {
-    /// Resolves `destination`, written in an object of `namespace`. `address` is where this process's own Brokers are.
-    pub(crate) fn resolve(destination: &Destination, namespace: &str, address: &Url) -> Result<Self, Unresolved> {
+    /// Resolves `destination`, written in an object of `namespace`.
+    pub(crate) fn resolve(
+        destination: &Destination,
+        namespace: &str,
+        settings: &DeliverySettings,
+    ) -> Result<Self, Unresolved> {
+        let uri = destination.uri.as_deref().unwrap_or_default();
         let Some(reference) = &destination.reference else {
-            let uri = destination.uri.as_deref().unwrap_or_default();
             return Url::parse(uri).map(Self::Http).map_err(|e| Unresolved(format!("uri {uri}: {e}")));
         };
-        let broker = referenced(reference, namespace)?;
-        match destination.uri.as_deref().filter(|uri| !uri.is_empty()) {
-            None => Ok(Self::Broker(broker)),
-            Some(uri) => broker_url(address, &broker)
-                .join(uri)
-                .map(Self::Http)
-                .map_err(|e| Unresolved(format!("uri {uri} relative to broker {broker}: {e}"))),
+        let there = reference.namespace.as_deref().unwrap_or(namespace);
+        let found = if reference.is_service() {
+            settings.services.url(there, &reference.name).map(Self::Http).map_err(Unresolved)?
+        } else {
+            Self::Broker(referenced(reference, there)?)
+        };
+        if uri.is_empty() {
+            return Ok(found);
         }
+        let base = match &found {
+            Self::Http(url) => url.clone(),
+            Self::Broker(broker) => broker_url(&settings.address, broker),
+        };
+        let why = |e| Unresolved(format!("uri {uri} relative to {} {there}/{}: {e}", reference.kind, reference.name));
+        base.join(uri).map(Self::Http).map_err(why)
     }
 
     /// The URL as `status` shows it, without user name and password.
@@ -44,25 +56,28 @@ impl Target {
     }
 }
 
-fn referenced(reference: &Reference, namespace: &str) -> Result<BrokerName, Unresolved> {
-    if !reference.is_broker() {
+fn referenced(reference: &Reference, there: &str) -> Result<BrokerName, Unresolved> {
+    let named = if reference.is_broker() {
+        BrokerName::new(there, &reference.name)
+    } else if reference.is_channel() {
+        BrokerName::channel(there, &reference.name)
+    } else if let Some(kind) = reference.flow() {
+        flow::front(kind, there, &reference.name)
+    } else {
         let version = reference.api_version.as_deref().unwrap_or("(no apiVersion)");
         return Err(Unresolved(format!(
-            "{} {}/{} of {version} has no address here: give a uri, or refer to a Broker",
-            reference.kind,
-            reference.namespace.as_deref().unwrap_or(namespace),
-            reference.name
+            "{} {there}/{} of {version} has no address here: give a uri, or refer to a Broker, Channel, Sequence, Parallel or Service",
+            reference.kind, reference.name
         )));
-    }
-    BrokerName::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name)
-        .map_err(|e| Unresolved(e.to_string()))
+    };
+    named.map_err(|e| Unresolved(e.to_string()))
 }
 
 /// The URL of a Broker of this process.
 pub(crate) fn broker_url(address: &Url, broker: &BrokerName) -> Url {
     let mut url = address.clone();
     let base = url.path().trim_end_matches('/').to_owned();
-    url.set_path(&format!("{base}/{}/{}", broker.namespace(), broker.name()));
+    url.set_path(&format!("{base}/{broker}"));
     url
 }
 
@@ -78,11 +93,16 @@ pub(crate) fn shown(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::Services;
 
     fn resolve(json: serde_json::Value) -> Result<String, Unresolved> {
         let destination: Destination = serde_json::from_value(json).expect("a destination");
-        let address = Url::parse("http://127.0.0.1:8080").expect("an address");
-        Target::resolve(&destination, "site-1", &address).map(|t| t.shown(&address))
+        let services = [("site-1/display".to_owned(), "http://10.0.0.7/in".to_owned())].into();
+        let settings = DeliverySettings {
+            services: Services::new(&services, None).expect("valid"),
+            ..crate::delivery::tests::settings()
+        };
+        Target::resolve(&destination, "site-1", &settings).map(|t| t.shown(&settings.address))
     }
 
     #[test]
@@ -99,6 +119,23 @@ mod tests {
         );
         let service = serde_json::json!({"ref": {"apiVersion": "v1", "kind": "Service", "name": "event-display"}});
         assert!(resolve(service).is_err_and(|e| e.0.contains("Service site-1/event-display")));
+    }
+
+    #[test]
+    fn channels_flows_and_services_have_addresses_too() {
+        let of = |kind: &str, version: &str, name: &str| {
+            resolve(serde_json::json!({"ref": {"apiVersion": version, "kind": kind, "name": name}, "uri": ""}))
+        };
+        let at = |path: &str| Ok(format!("http://127.0.0.1:8080/channels/site-1/{path}"));
+        assert_eq!(of("Channel", "messaging.knative.dev/v1", "c"), at("c"));
+        assert_eq!(of("InMemoryChannel", "messaging.knative.dev/v1", "c"), at("c"));
+        assert_eq!(of("Sequence", "flows.knative.dev/v1", "s"), at("s-kn-sequence-0"));
+        assert_eq!(of("Parallel", "flows.knative.dev/v1", "p"), at("p-kn-parallel"));
+        for version in ["v1", "serving.knative.dev/v1"] {
+            assert_eq!(of("Service", version, "display"), Ok("http://10.0.0.7/in".to_owned()));
+        }
+        assert!(of("KafkaChannel", "messaging.knative.dev/v1beta1", "c").is_err());
+        assert!(of("Channel", "example.com/v1", "c").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Brokers, and makes the new Triggers' uids and cursors durable. The second cannot fail: it puts the set in the place of the
 //! owner's last one and starts, replaces and ends tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,13 +22,14 @@ use super::identity::{self, Identity};
 use super::live::{Live, consumer_name};
 use super::plan::{NOT_IMPLEMENTED, Plan};
 use super::sender::Sender;
+use super::services::Services;
 use super::store::append;
 use super::target::{Target, broker_url, shown};
 use crate::broker::{Broker, BrokerError, BrokerSettings, Brokers};
 use crate::clock::Clock;
 use crate::door::ClientTls;
 use crate::journal::{Refused, Start};
-use crate::manifest::{BrokerObject, Destination, Manifests, ObjectName};
+use crate::manifest::{BrokerObject, Destination, Kind, Manifests, ObjectKey, ObjectName, TriggerSpec};
 use crate::names::BrokerName;
 
 /// Who brought a set. Applying one never touches what another owner brought.
@@ -67,6 +68,8 @@ pub struct DeliverySettings {
     pub tls: ClientTls,
     /// The address under which this process's own Brokers are reached, for `status` and for URIs relative to them.
     pub address: Url,
+    /// Where Services are.
+    pub services: Services,
     /// Largest answer taken as a reply, in bytes.
     pub max_event_bytes: usize,
     /// Time for arrival stamps and `Retry-After` dates.
@@ -85,12 +88,12 @@ pub enum ApplyError {
         holder: String,
     },
     /// A Trigger cannot move to another Broker (D27).
-    #[error(
-        "Trigger {trigger}: spec.broker: cannot change from {from} to {to}; delete the Trigger first, or choose another name"
-    )]
+    #[error("{trigger}: {field}: cannot change from {from} to {to}; delete the object first, or choose another name")]
     BrokerChanged {
-        /// The Trigger.
+        /// The Trigger, or Subscription.
         trigger: String,
+        /// The field that names it.
+        field: &'static str,
         /// Its Broker.
         from: String,
         /// The Broker in the new set.
@@ -150,12 +153,14 @@ pub struct Standing {
     pub subscriber_uri: Option<String>,
     /// Where events go that cannot be delivered, once that is known.
     pub dead_letter_sink_uri: Option<String>,
+    /// Where a Subscription's replies go, once that is known.
+    pub reply_uri: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     sets: BTreeMap<Owner, (u64, Manifests)>,
-    entries: BTreeMap<ObjectName, Entry>,
+    entries: BTreeMap<ObjectKey, Entry>,
 }
 
 /// One Trigger that is applied.
@@ -224,10 +229,10 @@ impl Triggers {
         self.0.changes.subscribe()
     }
 
-    /// How a Trigger stands; `None` if there is no such Trigger here.
+    /// How a Trigger or Subscription stands; `None` if there is none such here.
     #[must_use]
-    pub fn standing(&self, name: &ObjectName) -> Option<Standing> {
-        self.0.table().entries.get(name).map(|entry| entry.live.standing())
+    pub fn standing(&self, of: &ObjectKey) -> Option<Standing> {
+        self.0.table().entries.get(of).map(|entry| entry.live.standing())
     }
 
     /// The Brokers that Triggers run on.
@@ -245,13 +250,13 @@ impl Triggers {
         if let Some(why) = destination.not_built() {
             return Err((NOT_IMPLEMENTED, why.to_owned()));
         }
-        let address = &self.0.context.settings.address;
-        let target = Target::resolve(destination, namespace, address).map_err(|e| (REASON, e.0))?;
+        let settings = &self.0.context.settings;
+        let target = Target::resolve(destination, namespace, settings).map_err(|e| (REASON, e.0))?;
         match &target {
             Target::Broker(name) if self.0.context.brokers.get(name).is_none() => {
-                Err((REASON, format!("broker {name} does not exist")))
+                Err((REASON, format!("{} {name} does not exist", name.what())))
             }
-            Target::Broker(_) | Target::Http(_) => Ok(target.shown(address)),
+            Target::Broker(_) | Target::Http(_) => Ok(target.shown(&settings.address)),
         }
     }
 
@@ -259,6 +264,15 @@ impl Triggers {
     #[must_use]
     pub fn broker_url(&self, name: &BrokerName) -> String {
         shown(&broker_url(&self.0.context.settings.address, name))
+    }
+
+    /// The URL of a Sequence or a Parallel of this process.
+    #[must_use]
+    pub fn flow_url(&self, kind: Kind, name: &ObjectName) -> String {
+        let mut url = self.0.context.settings.address.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/{}/{name}", kind.resource().plural));
+        shown(&url)
     }
 
     /// The clock that deliveries go by.
@@ -285,7 +299,9 @@ impl Triggers {
     /// How many filter errors each Trigger had since its task was first started in this process.
     #[must_use]
     pub fn filter_errors(&self) -> Vec<(ObjectName, u64)> {
-        self.0.table().entries.iter().map(|(name, entry)| (name.clone(), entry.live.filter_errors())).collect()
+        let table = self.0.table();
+        let triggers = table.entries.iter().filter(|(key, _)| key.kind == Kind::Trigger);
+        triggers.map(|(key, entry)| (key.name.clone(), entry.live.filter_errors())).collect()
     }
 
     /// Whether every Trigger that `owner` brought is ready.
@@ -341,23 +357,25 @@ impl Inner {
                 return Err(ApplyError::Held { object: object.to_string(), holder: holder.to_string() });
             }
         }
-        let kept: BTreeMap<ObjectName, (BrokerName, Identity)> = self
+        let kept: BTreeMap<ObjectKey, (BrokerName, Identity)> = self
             .context
             .brokers
             .list()
             .iter()
-            .flat_map(|b| Identity::all(b.journal()).into_iter().map(|(name, id)| (name, (b.name().clone(), id))))
+            .flat_map(|b| Identity::all(b.journal()).into_iter().map(|(key, id)| (key, (b.name().clone(), id))))
             .collect();
         for trigger in set.triggers() {
-            let running = table.entries.get(&trigger.name).map(|entry| entry.plan.broker.clone());
-            let kept = kept.get(&trigger.name);
+            let key = trigger.key();
+            let running = table.entries.get(&key).map(|entry| entry.plan.broker.clone());
+            let kept = kept.get(&key);
             if let Some((_, id)) = kept.filter(|(_, id)| id.owner != owner.name()) {
-                return Err(ApplyError::Held { object: format!("Trigger {}", trigger.name), holder: id.owner.clone() });
+                return Err(ApplyError::Held { object: key.to_string(), holder: id.owner.clone() });
             }
             let from = running.or_else(|| kept.map(|(broker, _)| broker.clone()));
             if let Some(from) = from.filter(|from| *from != trigger.broker) {
                 return Err(ApplyError::BrokerChanged {
-                    trigger: trigger.name.to_string(),
+                    trigger: key.to_string(),
+                    field: if trigger.broker.is_channel() { "spec.channel" } else { "spec.broker" },
                     from: from.to_string(),
                     to: trigger.broker.to_string(),
                 });
@@ -367,7 +385,7 @@ impl Inner {
     }
 
     /// Makes uids and cursors of the set's Triggers durable, where their Brokers are there.
-    async fn keep(&self, owner: Owner, set: &Manifests) -> Result<(Vec<Plan>, BTreeMap<ObjectName, Identity>), ApplyError> {
+    async fn keep(&self, owner: Owner, set: &Manifests) -> Result<(Vec<Plan>, BTreeMap<ObjectKey, Identity>), ApplyError> {
         let objects: BTreeMap<&BrokerName, &BrokerObject> = set.brokers().map(|b| (&b.name, b)).collect();
         let others = self.broker_objects(Some(owner));
         let plans: Vec<Plan> = set
@@ -377,30 +395,32 @@ impl Inner {
         let mut identities = BTreeMap::new();
         let mut brokers: BTreeMap<BrokerName, Arc<Broker>> = BTreeMap::new();
         for plan in &plans {
-            let known = self.table().entries.get(&plan.name).map(|entry| entry.live.uid.clone());
+            let key = plan.key();
+            let known = self.table().entries.get(&key).map(|entry| entry.live.uid.clone());
             let broker = self.context.brokers.get(&plan.broker);
-            let kept = broker.as_ref().and_then(|b| Identity::find(b.journal(), &plan.name));
+            let kept = broker.as_ref().and_then(|b| Identity::find(b.journal(), &key));
             let identity = match (kept, known) {
                 (Some(kept), _) => kept,
                 (None, Some(uid)) => Identity { uid, owner: owner.name().to_owned() },
                 (None, None) => {
-                    let drawn = self.draw(owner, set, &plan.name)?;
+                    let drawn = self.draw(owner, set, &key)?;
                     if let Some(broker) = &broker {
-                        append(broker.journal(), |append| append.put(&identity::key(&plan.name), &drawn.encode()))
+                        append(broker.journal(), |append| append.put(&identity::key(&key), &drawn.encode()))
                             .await
                             .map_err(|source| ApplyError::Keep { broker: plan.broker.clone(), source })?;
                     }
                     drawn
                 }
             };
-            identities.insert(plan.name.clone(), identity);
+            identities.insert(key, identity);
             if let Some(broker) = broker {
                 brokers.insert(plan.broker.clone(), broker);
             }
         }
         for plan in &plans {
-            let (Some(broker), Some(identity)) = (brokers.get(&plan.broker), identities.get(&plan.name)) else { continue };
-            let name = consumer_name(&plan.name, &identity.uid);
+            let key = plan.key();
+            let (Some(broker), Some(identity)) = (brokers.get(&plan.broker), identities.get(&key)) else { continue };
+            let name = consumer_name(&key, &identity.uid);
             let _registered = broker.journal().consumer(&name, plan.start(), plan.hold);
         }
         for (name, broker) in brokers {
@@ -411,8 +431,8 @@ impl Inner {
     }
 
     /// The identity of a new Trigger. Its uid is that of the object where the API has given it one.
-    fn draw(&self, owner: Owner, set: &Manifests, name: &ObjectName) -> Result<Identity, getrandom::Error> {
-        let given = set.triggers().find(|t| t.name == *name).and_then(|t| t.uid.clone()).filter(|_| owner == Owner::Api);
+    fn draw(&self, owner: Owner, set: &Manifests, key: &ObjectKey) -> Result<Identity, getrandom::Error> {
+        let given = set.triggers().find(|t| t.key() == *key).and_then(|t| t.uid.clone()).filter(|_| owner == Owner::Api);
         match given {
             Some(uid) => Ok(Identity { uid, owner: owner.name().to_owned() }),
             None => Identity::draw(owner),
@@ -421,23 +441,23 @@ impl Inner {
 
     /// Ends and forgets the Triggers that `owner` brought and `set` does not have.
     async fn forget(&self, owner: Owner, set: &Manifests) {
-        let stays = |name: &ObjectName| set.triggers().any(|t| t.name == *name);
+        let stay: BTreeSet<ObjectKey> = set.triggers().map(TriggerSpec::key).collect();
         let gone: Vec<Entry> = {
             let mut table = self.table();
             let names: Vec<_> = table
                 .entries
                 .values()
-                .filter(|entry| entry.live.owner == owner && !stays(&entry.live.name))
-                .map(|entry| entry.live.name.clone())
+                .filter(|entry| entry.live.owner == owner && !stay.contains(&entry.live.key))
+                .map(|entry| entry.live.key.clone())
                 .collect();
-            names.iter().filter_map(|name| table.entries.remove(name)).collect()
+            names.iter().filter_map(|key| table.entries.remove(key)).collect()
         };
         for entry in gone {
             // Nobody waits for what it was about: it ends where it stands.
             entry.task.abort();
             let _ = entry.task.await;
             if let Some(broker) = self.context.brokers.get(&entry.plan.broker) {
-                forget_one(&broker, &entry.live.name, &entry.live.uid).await;
+                forget_one(&broker, &entry.live.key, &entry.live.uid).await;
             }
         }
         if owner == Owner::Api {
@@ -446,9 +466,9 @@ impl Inner {
             return;
         }
         for broker in self.context.brokers.list() {
-            for (name, identity) in Identity::all(broker.journal()) {
-                if identity.owner == owner.name() && !stays(&name) {
-                    forget_one(&broker, &name, &identity.uid).await;
+            for (key, identity) in Identity::all(broker.journal()) {
+                if identity.owner == owner.name() && !stay.contains(&key) {
+                    forget_one(&broker, &key, &identity.uid).await;
                 }
             }
         }
@@ -461,17 +481,17 @@ impl Inner {
         revision: u64,
         set: Manifests,
         plans: Vec<Plan>,
-        identities: &BTreeMap<ObjectName, Identity>,
+        identities: &BTreeMap<ObjectKey, Identity>,
     ) {
         self.table().sets.insert(owner, (revision, set));
         let objects = self.broker_objects(None);
         for broker in self.context.brokers.list() {
-            let uplink = objects.get(broker.name()).is_none_or(BrokerObject::uplink);
+            let uplink = !broker.name().is_channel() && objects.get(broker.name()).is_none_or(BrokerObject::uplink);
             broker.set(BrokerSettings { uplink });
         }
         let mut table = self.table();
         for plan in plans {
-            let Some(identity) = identities.get(&plan.name) else { continue };
+            let Some(identity) = identities.get(&plan.key()) else { continue };
             self.start(&mut table, plan, owner, &identity.uid);
         }
         // What a Broker lends to its Triggers may have changed for other owners' too.
@@ -480,7 +500,7 @@ impl Inner {
             .values()
             .flat_map(|(_, set)| set.triggers())
             .filter_map(|trigger| {
-                let entry = table.entries.get(&trigger.name)?;
+                let entry = table.entries.get(&trigger.key())?;
                 let plan = Plan::new(trigger, objects.get(&trigger.broker));
                 (*entry.plan != plan).then(|| (plan, entry.live.owner, entry.live.uid.clone()))
             })
@@ -492,17 +512,17 @@ impl Inner {
 
     /// Starts a task, or replaces one whose plan has changed. The new one begins when the old one has ended, at its cursor.
     fn start(&self, table: &mut Table, plan: Plan, owner: Owner, uid: &str) {
-        let old = match table.entries.remove(&plan.name) {
+        let key = plan.key();
+        let old = match table.entries.remove(&key) {
             Some(entry) if *entry.plan == plan && entry.live.uid == uid => {
-                table.entries.insert(plan.name.clone(), entry);
+                table.entries.insert(key, entry);
                 return;
             }
             old => old,
         };
-        let name = plan.name.clone();
         let plan = Arc::new(plan);
-        let live = Arc::new(Live::new(name.clone(), owner, uid.to_owned(), self.changes.clone()));
-        live.resolved(&plan.resolve(&self.context.brokers, &self.context.settings.address), &self.context.settings.address);
+        let live = Arc::new(Live::new(key.clone(), owner, uid.to_owned(), self.changes.clone()));
+        live.resolved(&plan.resolve(&self.context.brokers, &self.context.settings), &self.context.settings.address);
         let stop = self.stop.child_token();
         let dispatcher = Dispatcher::new(self.context.clone(), plan.clone(), live.clone(), stop.clone());
         let task = self.tasks.spawn(async move {
@@ -512,17 +532,17 @@ impl Inner {
             }
             dispatcher.run().await;
         });
-        table.entries.insert(name, Entry { plan, live, stop, task });
+        table.entries.insert(key, Entry { plan, live, stop, task });
     }
 
     /// Registers the Triggers that waited for a Broker, from its first event on, before anyone can append to it.
     fn greet(&self, broker: &Arc<Broker>) {
         for entry in self.table().entries.values().filter(|entry| entry.plan.broker == *broker.name()) {
             let identity = Identity { uid: entry.live.uid.clone(), owner: entry.live.owner.name().to_owned() };
-            let key = identity::key(&entry.live.name);
+            let key = identity::key(&entry.live.key);
             // Not awaited: it is durable with, or before, the first event. A refusal means that the disk is gone.
             if let Err(error) = broker.journal().append(|append| append.put(&key, &identity.encode())) {
-                tracing::warn!(trigger = %entry.live.name, broker = %broker.name(), %error, "the Trigger's uid is not kept");
+                tracing::warn!(trigger = %entry.live.key, broker = %broker.name(), %error, "the Trigger's uid is not kept");
             }
             let _registered = broker.journal().consumer(&entry.live.consumer(), Start::Earliest, entry.plan.hold);
         }
@@ -537,12 +557,12 @@ impl Inner {
 }
 
 /// Removes a Trigger's cursor, uid and last mark.
-async fn forget_one(broker: &Broker, name: &ObjectName, uid: &str) {
-    broker.journal().remove_consumer(&consumer_name(name, uid));
-    let key = identity::key(name);
+async fn forget_one(broker: &Broker, of: &ObjectKey, uid: &str) {
+    broker.journal().remove_consumer(&consumer_name(of, uid));
+    let key = identity::key(of);
     let forgotten = append(broker.journal(), |append| append.delete(&key)).await;
     if let Err(error) = forgotten {
-        tracing::warn!(trigger = %name, broker = %broker.name(), %error, "a removed Trigger's uid stays behind");
+        tracing::warn!(trigger = %of, broker = %broker.name(), %error, "a removed Trigger's uid stays behind");
     }
     if let Ok(Some(dead_letters)) = broker.existing_dead_letters().await {
         // A mark that stays behind is never looked at again: its uid is gone.

@@ -138,6 +138,14 @@ impl ClientTls {
         Self(Arc::new(Roots { ca_file: ca_file.map(Path::to_owned), store: OnceLock::new() }))
     }
 
+    /// Reads `ca_file` once, to find out early whether it can be used. What the system has is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn check(ca_file: Option<&Path>) -> Result<(), TlsError> {
+        ca_file.map_or(Ok(()), |file| read_roots(Some(file)).map(|_| ()))
+    }
+
     /// A client configuration that offers these protocols, best first. Reads files at its first call, some milliseconds.
     ///
     /// # Errors

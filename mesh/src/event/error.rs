@@ -69,6 +69,14 @@ pub enum EventError {
         /// What the parser says.
         why: String,
     },
+    /// One event of a batch is wrong.
+    #[error("event {index} of the batch: {why}")]
+    InBatch {
+        /// Which, from 0.
+        index: usize,
+        /// What is wrong with it.
+        why: Box<EventError>,
+    },
     /// Neither a structured event nor one attribute of a binary one.
     #[error(
         "not a CloudEvent: send headers ce-specversion, ce-id, ce-source and ce-type, or content type application/cloudevents+json"
@@ -97,6 +105,7 @@ impl EventError {
         match self {
             Self::TooMany { .. } => ErrorKind::TooLarge,
             Self::UnsupportedFormat { .. } => ErrorKind::UnsupportedFormat,
+            Self::InBatch { why, .. } => why.kind(),
             _ => ErrorKind::Invalid,
         }
     }

@@ -63,6 +63,12 @@ enum Node {
 }
 
 impl Filter {
+    /// Everything is wanted.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(Node::All(Box::default()))
+    }
+
     /// Compiles `filter.attributes`: every attribute must have exactly the value given; an empty value asks for any that is
     /// not empty. No attributes: everything is wanted.
     ///

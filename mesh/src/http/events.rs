@@ -1,13 +1,16 @@
 //! The tail of a broker: its events as lines of JSON, from an offset on, for as long as somebody listens.
 //!
-//! `GET …/brokers/{name}/events?from=earliest|latest|N&follow=true&limit=N&<attribute>=<value>…`. A line is
+//! `GET …/brokers/{name}/events?from=earliest|latest|N&follow=true&limit=N&data=base64&<attribute>=<value>…`. A line is
 //! `{"offset":N,"epoch":"…","event":{…}}`; one without `event` is a note: offsets that can no longer be read
 //! (`{"offset":N,"to":M,"skipped":"retention"}`) or a record that cannot be shown (`"error"`). Reading is at the pace of the
-//! peer: what it does not take is not read from disk, and nothing is held in memory but one piece.
+//! peer: what it does not take is not read from disk, and nothing is held in memory but one piece. With `data=base64` all data is in
+//! `data_base64`, byte by byte as it was sent; without, the white space around and in JSON may be another.
 
 use std::fmt::Write as _;
 use std::pin::Pin;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
@@ -31,6 +34,8 @@ struct Query {
     from: From,
     follow: bool,
     limit: Option<u64>,
+    /// Whether all data is to come as `data_base64`.
+    base64: bool,
     /// Attributes and the values that they must have.
     filters: Vec<(String, String)>,
 }
@@ -89,6 +94,8 @@ impl Query {
                 }
                 "follow" => query.follow = value.parse().map_err(|_| "follow is true or false")?,
                 "limit" => query.limit = Some(value.parse().map_err(|_| "limit is a number of events")?),
+                "data" if value == "base64" => query.base64 = true,
+                "data" => return Err("data is base64".to_owned()),
                 attribute => {
                     check_attribute_name(attribute).map_err(|why| why.to_string())?;
                     if query.filters.len() == MAX_FILTERS {
@@ -115,6 +122,7 @@ struct Tail {
     reader: Reader,
     agent: Option<AgentId>,
     filters: Vec<(String, String)>,
+    base64: bool,
     left: u64,
     /// Where to stop when not following: what was durable when the request came.
     until: Option<Offset>,
@@ -132,6 +140,7 @@ impl Tail {
             left: query.limit.unwrap_or(u64::MAX),
             until: (!query.follow).then(|| journal.next_offset()),
             filters: query.filters,
+            base64: query.base64,
             shutdown: request.shutdown().clone(),
             revoked: Box::pin(request.revoked()),
             scratch: String::new(),
@@ -181,7 +190,21 @@ impl Tail {
                     return Ok(None);
                 }
             }
-            stored.to_event().map(|event| Some(json::encode(&event)))
+            let mut event = stored.to_event()?;
+            if !self.base64 {
+                return Ok(Some(json::encode(&event)));
+            }
+            let data = event.data().cloned();
+            event.set_data(None);
+            let mut text = json::encode(&event);
+            if let Some(data) = data {
+                // An event always has attributes, so there is something before it.
+                text.pop();
+                text.extend_from_slice(b",\"data_base64\":\"");
+                text.extend_from_slice(STANDARD.encode(data).as_bytes());
+                text.extend_from_slice(b"\"}");
+            }
+            Ok(Some(text))
         });
         let text = match shown {
             Ok(None) => return,
@@ -218,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_a_query_cannot_mean_is_refused() {
-        for text in ["from=now", "follow=1", "limit=-1", "Type=a", "a_b=c"] {
+        for text in ["from=now", "follow=1", "data=json", "limit=-1", "Type=a", "a_b=c"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

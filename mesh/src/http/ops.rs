@@ -70,6 +70,7 @@ impl Ops {
         let (shown, asked) = (brokers.clone(), brokers.clone());
         self.status(move |status| {
             status.insert("brokers".to_owned(), shown.status());
+            status.insert("channels".to_owned(), shown.status_of_channels());
         })
         .ready("brokers", move || have_room(&asked))
     }
@@ -151,15 +152,15 @@ fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {
     for broker in brokers.list() {
         let journal = broker.journal();
         let (namespace, name) = (broker.name().namespace(), broker.name().name());
-        let labels = [("namespace", namespace), ("broker", name)];
-        let (first, next) = (journal.first_offset(), journal.next_offset());
+        let what = broker.name().what();
+        let labels = [("namespace", namespace), (what, name)];
+        let (first, next, consumers) = journal.ledger();
         samples.counter("godwit_broker_events_accepted", "Events ever appended, earlier starts included.", &labels, next.0);
         samples.gauge("godwit_broker_events_kept", "Events that can still be read.", &labels, next.since(first));
         samples.gauge("godwit_broker_journal_bytes", "Bytes of the journal's segment files.", &labels, journal.bytes());
-        for consumer in journal.consumers() {
+        for consumer in consumers {
             let mut tell = |outcome: &str, n: u64| {
-                let labels =
-                    [("namespace", namespace), ("broker", name), ("consumer", &consumer.name), ("outcome", outcome)];
+                let labels = [("namespace", namespace), (what, name), ("consumer", &consumer.name), ("outcome", outcome)];
                 let help = "What became of the events that a consumer has passed.";
                 samples.counter("godwit_consumer_events", help, &labels, n);
             };
@@ -169,7 +170,7 @@ fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {
             for (reason, n) in &consumer.done.dropped {
                 tell(&format!("dropped_{}", reason.name()), *n);
             }
-            let labels = [("namespace", namespace), ("broker", name), ("consumer", &*consumer.name)];
+            let labels = [("namespace", namespace), (what, name), ("consumer", &*consumer.name)];
             let help = "Events that a consumer has not finished.";
             samples.gauge("godwit_consumer_pending_events", help, &labels, consumer.pending);
         }

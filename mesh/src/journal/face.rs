@@ -297,6 +297,13 @@ impl Journal {
         lock(&self.0.view).state.statuses()
     }
 
+    /// The oldest offset kept, the next to come, and all consumers with their ledger, as of one commit.
+    #[must_use]
+    pub fn ledger(&self) -> (Offset, Offset, Vec<ConsumerStatus>) {
+        let view = lock(&self.0.view);
+        (view.state.first, view.state.next, view.state.statuses())
+    }
+
     /// A reader from `from` on. What is no longer kept it reports as a skip.
     #[must_use]
     pub fn reader(&self, from: Offset) -> Reader {

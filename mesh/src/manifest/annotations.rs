@@ -42,7 +42,7 @@ pub static ANNOTATIONS: [Annotation; 6] = [
     },
     Annotation {
         name: "backoff-jitter",
-        kinds: &[Kind::Broker, Kind::Trigger],
+        kinds: &[Kind::Broker, Kind::Trigger, Kind::Channel, Kind::InMemoryChannel, Kind::Subscription],
         value: "`full`, `none`",
         unit: "",
         default: "`none`",
@@ -50,7 +50,7 @@ pub static ANNOTATIONS: [Annotation; 6] = [
     },
     Annotation {
         name: "backoff-max",
-        kinds: &[Kind::Broker, Kind::Trigger],
+        kinds: &[Kind::Broker, Kind::Trigger, Kind::Channel, Kind::InMemoryChannel, Kind::Subscription],
         value: "duration above 0",
         unit: "ISO 8601, as in `PT30S`",
         default: "absent: no cap",
@@ -58,7 +58,7 @@ pub static ANNOTATIONS: [Annotation; 6] = [
     },
     Annotation {
         name: "hold",
-        kinds: &[Kind::Trigger],
+        kinds: &[Kind::Trigger, Kind::Subscription],
         value: "`true`, `false`",
         unit: "",
         default: "`false`",
@@ -66,7 +66,7 @@ pub static ANNOTATIONS: [Annotation; 6] = [
     },
     Annotation {
         name: "start",
-        kinds: &[Kind::Trigger],
+        kinds: &[Kind::Trigger, Kind::Subscription],
         value: "`earliest`, `latest`",
         unit: "",
         default: "`latest`",

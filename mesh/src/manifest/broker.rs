@@ -1,6 +1,7 @@
 //! The kind Broker: `eventing.knative.dev/v1`.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::annotations::Annotations;
 use super::delivery::DeliverySpec;
@@ -45,7 +46,18 @@ pub struct BrokerSpec {
     pub delivery: Option<DeliverySpec>,
 }
 
-/// A Broker, validated.
+/// A Channel's `spec` as written. What backs it is always a journal.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ChannelSpec {
+    #[serde(default, rename = "channelTemplate")]
+    _channel_template: IgnoredAny,
+    #[serde(default, rename = "subscribers")]
+    _subscribers: IgnoredAny,
+    delivery: Option<DeliverySpec>,
+}
+
+/// A Broker, validated; or a Channel.
 #[derive(Debug, Clone)]
 pub struct BrokerObject {
     /// Its name.
@@ -62,16 +74,28 @@ impl BrokerObject {
     pub(crate) fn new(metadata: &Metadata, annotations: Annotations, spec: BrokerSpec) -> Result<Self, FieldError> {
         let name =
             BrokerName::new(&metadata.namespace, &metadata.name).map_err(|e| FieldError::new("metadata.namespace", e))?;
-        if let Some(delivery) = &spec.delivery {
-            delivery.check().map_err(|e| e.within("spec.delivery"))?;
-        }
+        spec.check()?;
         let foreign_class = metadata.annotations.get(CLASS).filter(|c| !OUR_CLASSES.contains(&c.as_str())).cloned();
         Ok(Self { name, annotations, foreign_class, spec })
     }
 
-    /// Whether the Broker's events go up to the gateway.
+    pub(super) fn channel(metadata: &Metadata, annotations: Annotations, spec: ChannelSpec) -> Result<Self, FieldError> {
+        let name = BrokerName::channel(&metadata.namespace, &metadata.name)
+            .map_err(|e| FieldError::new("metadata.namespace", e))?;
+        let spec = BrokerSpec { config: None, delivery: spec.delivery };
+        spec.check()?;
+        Ok(Self { name, annotations, foreign_class: None, spec })
+    }
+
+    /// Whether the Broker's events go up to the gateway; a Channel's never do.
     #[must_use]
     pub fn uplink(&self) -> bool {
-        self.annotations.uplink.unwrap_or(true)
+        !self.name.is_channel() && self.annotations.uplink.unwrap_or(true)
+    }
+}
+
+impl BrokerSpec {
+    fn check(&self) -> Result<(), FieldError> {
+        self.delivery.as_ref().map_or(Ok(()), |delivery| delivery.check().map_err(|e| e.within("spec.delivery")))
     }
 }

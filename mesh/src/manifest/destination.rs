@@ -4,6 +4,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::error::FieldError;
+use super::kind::Kind;
 use crate::names::check_name;
 
 /// A reference to an object that has an address.
@@ -44,8 +45,35 @@ impl Reference {
     /// Whether this is a Knative Broker.
     #[must_use]
     pub fn is_broker(&self) -> bool {
-        let group = self.api_version.as_deref().map(|v| v.split('/').next().unwrap_or_default()).or(self.group.as_deref());
-        self.kind == "Broker" && group.is_none_or(|group| group == "eventing.knative.dev")
+        self.is(&["Broker"], "eventing.knative.dev")
+    }
+
+    /// Whether this is a Channel of a kind that runs here.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        self.is(&["Channel", "InMemoryChannel"], "messaging.knative.dev")
+    }
+
+    /// The kind, if this is a Sequence or a Parallel.
+    #[must_use]
+    pub(crate) fn flow(&self) -> Option<Kind> {
+        let kind = [Kind::Sequence, Kind::Parallel].into_iter().find(|kind| kind.resource().name == self.kind)?;
+        self.is(&[kind.resource().name], kind.resource().group).then_some(kind)
+    }
+
+    /// Whether this is a Service, Kubernetes' or Knative's.
+    #[must_use]
+    pub(crate) fn is_service(&self) -> bool {
+        self.kind == "Service" && matches!(self.api_group(), None | Some("v1" | "" | "serving.knative.dev"))
+    }
+
+    fn is(&self, kinds: &[&str], group: &str) -> bool {
+        kinds.contains(&&*self.kind) && self.api_group().is_none_or(|written| written == group)
+    }
+
+    /// The API group, or the version of Kubernetes' own; absent where nothing is written.
+    fn api_group(&self) -> Option<&str> {
+        self.api_version.as_deref().map(|v| v.split('/').next().unwrap_or_default()).or(self.group.as_deref())
     }
 }
 

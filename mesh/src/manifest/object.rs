@@ -8,15 +8,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::annotations::Annotations;
-use super::broker::{BrokerObject, BrokerSpec, CLASS, OUR_CLASS};
+use super::broker::{BrokerObject, BrokerSpec, CLASS, ChannelSpec, OUR_CLASS};
 use super::convert::to_stored;
 use super::destination::Destination;
 use super::error::{Fault, FieldError, ManifestError};
+use super::flow;
 use super::kind::Kind;
-use super::metadata::{Metadata, ObjectName};
+use super::metadata::{Metadata, ObjectKey, ObjectName};
 use super::schema::{Findings, METADATA, Runs, Version, examine_spec};
 use super::selector::is_label_value;
-use super::trigger::{RawTriggerSpec, TriggerSpec};
+use super::subscription::{RawSubscriptionSpec, subscription};
+use super::trigger::{RawTriggerSpec, Reply, TriggerSpec};
 use crate::names::DEFAULT_NAMESPACE;
 
 /// Knative's label on a Trigger: its Broker.
@@ -32,6 +34,19 @@ pub enum Spec {
     Broker(BrokerObject),
     /// A Trigger.
     Trigger(TriggerSpec),
+    /// A Channel or InMemoryChannel: both are journals.
+    Channel(BrokerObject),
+    /// A Subscription.
+    Subscription(TriggerSpec),
+    /// A Sequence or a Parallel; what it is made of runs, see [`Object::parts`].
+    Flow,
+    /// An object of a kind that runs, but this one lacks something.
+    Lacking {
+        /// One word, as in a condition.
+        reason: &'static str,
+        /// What it lacks.
+        why: String,
+    },
     /// An object of a kind that is kept and does not run yet.
     Stored,
 }
@@ -70,6 +85,7 @@ struct Inner {
     annotations: Annotations,
     spec: Spec,
     warnings: Vec<String>,
+    parts: Vec<Object>,
     original: Value,
 }
 
@@ -125,15 +141,19 @@ impl Object {
         }
         let checked = typed_spec(kind, &value);
         let (metadata, annotations, spec) = checked.map_err(|e| Rejected { unknown: Vec::new(), wrong: vec![e] })?;
-        warnings.extend(warnings_of(kind, version, &spec, &value));
+        warnings.extend(warnings_of(kind, version, &spec));
+        let name = metadata.object_name();
+        let parts = flow::parts(kind, file, &name, &value);
+        let parts = parts.map_err(|e| Rejected { unknown: Vec::new(), wrong: vec![e] })?;
         Ok(Self(Arc::new(Inner {
             file: file.to_owned(),
             kind,
-            name: metadata.object_name(),
+            name,
             labels: metadata.labels,
             annotations,
             spec,
             warnings,
+            parts,
             original,
         })))
     }
@@ -196,6 +216,18 @@ impl Object {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.0.warnings
+    }
+
+    /// The Channels and Subscriptions that a Sequence or a Parallel is made of.
+    #[must_use]
+    pub fn parts(&self) -> &[Self] {
+        &self.0.parts
+    }
+
+    /// Which object it is.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { kind: self.0.kind, name: self.0.name.clone() }
     }
 
     /// Whether both say the same, as their authors wrote them.
@@ -354,9 +386,20 @@ fn typed_spec(kind: Kind, value: &Value) -> Result<(Metadata, Annotations, Spec)
             let trigger = TriggerSpec::new(&metadata, annotations.clone(), raw)?;
             Ok((metadata, annotations, Spec::Trigger(trigger)))
         }
+        Kind::Channel | Kind::InMemoryChannel => {
+            let (metadata, annotations, spec) = typed::<ChannelSpec>(kind, value)?;
+            let channel = BrokerObject::channel(&metadata, annotations.clone(), spec)?;
+            Ok((metadata, annotations, Spec::Channel(channel)))
+        }
+        Kind::Subscription => {
+            let (metadata, annotations, raw) = typed::<RawSubscriptionSpec>(kind, value)?;
+            let spec = subscription(&metadata, annotations.clone(), raw)?;
+            Ok((metadata, annotations, spec))
+        }
         _ => {
             let (metadata, annotations, _) = typed::<serde::de::IgnoredAny>(kind, value)?;
-            Ok((metadata, annotations, Spec::Stored))
+            let flow = matches!(kind, Kind::Sequence | Kind::Parallel);
+            Ok((metadata, annotations, if flow { Spec::Flow } else { Spec::Stored }))
         }
     }
 }
@@ -373,7 +416,7 @@ fn typed<S: DeserializeOwned>(kind: Kind, value: &Value) -> Result<(Metadata, An
 }
 
 /// What a valid object does not do, or not as its author may think.
-fn warnings_of(kind: Kind, version: &Version, spec: &Spec, value: &Value) -> Vec<String> {
+fn warnings_of(kind: Kind, version: &Version, spec: &Spec) -> Vec<String> {
     let mut warnings = Vec::new();
     if version.deprecated {
         let stored = kind.resource().api_version();
@@ -382,28 +425,29 @@ fn warnings_of(kind: Kind, version: &Version, spec: &Spec, value: &Value) -> Vec
     if kind.resource().runs == Runs::NotYet {
         warnings.push(format!("{kind} is kept, but does not run yet (NotImplemented)"));
     }
-    if kind == Kind::Subscription && value.pointer("/spec/channel").is_none() {
-        warnings.push("spec.channel: is missing".to_owned());
-    }
     let mut unbuilt = |field: &str, destination: Option<&Destination>| {
         if let Some(why) = destination.and_then(Destination::not_built) {
             warnings.push(format!("{field}: {why}"));
         }
     };
     match spec {
-        Spec::Broker(broker) => {
+        Spec::Broker(broker) | Spec::Channel(broker) => {
             let sink = broker.spec.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
             unbuilt("spec.delivery.deadLetterSink", sink);
             if let Some(class) = &broker.foreign_class {
                 warnings.push(format!("metadata.annotations[{CLASS}]: brokers of class {class} do not run here"));
             }
         }
-        Spec::Trigger(trigger) => {
+        Spec::Trigger(trigger) | Spec::Subscription(trigger) => {
             unbuilt("spec.subscriber", Some(&trigger.subscriber));
+            if let Reply::To(to) = &trigger.reply {
+                unbuilt("spec.reply", Some(to));
+            }
             let sink = trigger.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
             unbuilt("spec.delivery.deadLetterSink", sink);
         }
-        Spec::Stored => {}
+        Spec::Lacking { why, .. } => warnings.push(why.clone()),
+        Spec::Flow | Spec::Stored => {}
     }
     warnings
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::broker::BrokerObject;
 use super::error::ManifestError;
 use super::kind::Kind;
-use super::metadata::ObjectName;
+use super::metadata::{ObjectKey, ObjectName};
 use super::object::{Object, Spec};
 use super::trigger::TriggerSpec;
 
@@ -16,10 +16,12 @@ use super::trigger::TriggerSpec;
 pub const MAX_OBJECTS: usize = 10_000;
 
 /// A validated set: at most one object for each kind and name. Serialises as a JSON array of the objects as they were
-/// written; [`Manifests::from_json`] reads that back.
+/// written, without the parts of flows; [`Manifests::from_json`] reads that back.
 #[derive(Debug, Clone, Default)]
 pub struct Manifests {
     objects: BTreeMap<(Kind, ObjectName), Object>,
+    /// What Sequences and Parallels are made of, each with whose part it is.
+    parts: BTreeMap<(Kind, ObjectName), (Object, ObjectKey)>,
     warnings: Vec<String>,
 }
 
@@ -27,7 +29,7 @@ impl Manifests {
     /// A set of these objects. Where a name is repeated the last one wins, with a warning.
     ///
     /// # Errors
-    /// When there are more than [`MAX_OBJECTS`].
+    /// When there are more than [`MAX_OBJECTS`], or one has the name of a part of another.
     pub fn new(objects: impl IntoIterator<Item = Object>) -> Result<Self, ManifestError> {
         let mut set = Self::default();
         for object in objects {
@@ -40,7 +42,23 @@ impl Manifests {
                 return Err(ManifestError::file(object.file(), format!("more than {MAX_OBJECTS} objects in one set")));
             }
         }
-        Ok(set)
+        set.with_parts()
+    }
+
+    /// Puts the parts of its objects beside them.
+    fn with_parts(mut self) -> Result<Self, ManifestError> {
+        self.parts.clear();
+        for object in self.objects.values() {
+            for part in object.parts() {
+                let key = (part.kind(), part.name().clone());
+                if let Some(taken) = self.objects.get(&key) {
+                    let why = format!("{object} has a part of this name; choose another");
+                    return Err(ManifestError::field(taken.file(), &taken.to_string(), "metadata.name", why));
+                }
+                self.parts.insert(key, (part.clone(), object.key()));
+            }
+        }
+        Ok(self)
     }
 
     /// Reads every manifest in a folder; see [`super::load_dir`].
@@ -83,27 +101,39 @@ impl Manifests {
         self.objects.is_empty()
     }
 
-    /// How many objects there are.
+    /// How many objects there are, not counting parts.
     #[must_use]
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// All objects, by kind, namespace and name.
+    /// All objects, by kind, namespace and name; behind them the parts of flows.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values().chain(self.parts.values().map(|(part, _)| part))
+    }
+
+    /// The objects as they were brought, without parts.
+    pub fn whole(&self) -> impl Iterator<Item = &Object> {
         self.objects.values()
     }
 
     /// The object of this kind and name.
     #[must_use]
     pub fn get(&self, kind: Kind, name: &ObjectName) -> Option<&Object> {
-        self.objects.get(&(kind, name.clone()))
+        let key = (kind, name.clone());
+        self.objects.get(&key).or_else(|| self.parts.get(&key).map(|(part, _)| part))
+    }
+
+    /// The Sequence or Parallel whose part this object is.
+    #[must_use]
+    pub fn part_of(&self, kind: Kind, name: &ObjectName) -> Option<&ObjectKey> {
+        self.parts.get(&(kind, name.clone())).map(|(_, whole)| whole)
     }
 
     /// The same set with `object` in the place of the one of its kind and name.
     ///
     /// # Errors
-    /// When there are more than [`MAX_OBJECTS`] then.
+    /// When there are more than [`MAX_OBJECTS`] then, or it has the name of a part of another.
     pub fn with(&self, object: Object) -> Result<Self, ManifestError> {
         let mut objects = self.objects.clone();
         let file = object.file().to_owned();
@@ -111,7 +141,7 @@ impl Manifests {
         if objects.len() > MAX_OBJECTS {
             return Err(ManifestError::file(&file, format!("more than {MAX_OBJECTS} objects in one set")));
         }
-        Ok(Self { objects, warnings: Vec::new() })
+        Self { objects, ..Self::default() }.with_parts()
     }
 
     /// The same set without the object of this kind and name.
@@ -119,22 +149,22 @@ impl Manifests {
     pub fn without(&self, kind: Kind, name: &ObjectName) -> Self {
         let mut objects = self.objects.clone();
         objects.remove(&(kind, name.clone()));
-        Self { objects, warnings: Vec::new() }
+        Self::fewer(objects)
     }
 
-    /// The Brokers.
+    /// The Brokers, and the Channels.
     pub fn brokers(&self) -> impl Iterator<Item = &BrokerObject> {
-        self.objects.values().filter_map(|o| match o.spec() {
-            Spec::Broker(broker) => Some(broker),
-            Spec::Trigger(_) | Spec::Stored => None,
+        self.objects().filter_map(|o| match o.spec() {
+            Spec::Broker(broker) | Spec::Channel(broker) => Some(broker),
+            _ => None,
         })
     }
 
-    /// The Triggers.
+    /// The Triggers, and the Subscriptions.
     pub fn triggers(&self) -> impl Iterator<Item = &TriggerSpec> {
-        self.objects.values().filter_map(|o| match o.spec() {
-            Spec::Trigger(trigger) => Some(trigger),
-            Spec::Broker(_) | Spec::Stored => None,
+        self.objects().filter_map(|o| match o.spec() {
+            Spec::Trigger(trigger) | Spec::Subscription(trigger) => Some(trigger),
+            _ => None,
         })
     }
 
@@ -151,8 +181,13 @@ impl Manifests {
     }
 
     fn only(&self, keep: impl Fn(&Object) -> bool) -> Self {
-        let objects = self.objects.iter().filter(|(_, o)| keep(o)).map(|(k, o)| (k.clone(), o.clone())).collect();
-        Self { objects, warnings: Vec::new() }
+        Self::fewer(self.objects.iter().filter(|(_, o)| keep(o)).map(|(k, o)| (k.clone(), o.clone())).collect())
+    }
+
+    /// A set of some of another's objects.
+    fn fewer(objects: BTreeMap<(Kind, ObjectName), Object>) -> Self {
+        let fewer = Self { objects, ..Self::default() }.with_parts();
+        fewer.expect("names did not clash in the larger set, so they do not in a part of it")
     }
 }
 

@@ -8,7 +8,8 @@ use super::annotations::Annotations;
 use super::delivery::DeliverySpec;
 use super::destination::{Destination, Reference};
 use super::error::FieldError;
-use super::metadata::{Metadata, ObjectName};
+use super::kind::Kind;
+use super::metadata::{Metadata, ObjectKey, ObjectName};
 use crate::filter::{Dialect, Filter};
 use crate::names::BrokerName;
 
@@ -38,9 +39,22 @@ pub(crate) struct RawTriggerSpec {
     delivery: Option<DeliverySpec>,
 }
 
-/// A Trigger, validated, its filter compiled.
+/// What becomes of a subscriber's replies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// They go into the Broker itself (D19): a Trigger's.
+    Broker,
+    /// They are thrown away (D22).
+    Discard,
+    /// They go there (D22).
+    To(Box<Destination>),
+}
+
+/// A Trigger, validated, its filter compiled; or a Subscription, which is one without a filter on a Channel.
 #[derive(Debug, Clone)]
 pub struct TriggerSpec {
+    /// Trigger or Subscription.
+    pub kind: Kind,
     /// Its namespace and name.
     pub name: ObjectName,
     /// The uid in its metadata, which only means something where our own API set it.
@@ -53,11 +67,19 @@ pub struct TriggerSpec {
     pub filter: Filter,
     /// Where they go.
     pub subscriber: Destination,
+    /// Where the subscriber's replies go.
+    pub reply: Reply,
     /// What happens when they are not taken; absent: the Broker's, else our default.
     pub delivery: Option<DeliverySpec>,
 }
 
 impl TriggerSpec {
+    /// Which object it is.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { kind: self.kind, name: self.name.clone() }
+    }
+
     pub(crate) fn new(metadata: &Metadata, annotations: Annotations, raw: RawTriggerSpec) -> Result<Self, FieldError> {
         let broker = broker(metadata, &raw)?;
         // Both are checked, also where only one of them counts.
@@ -71,12 +93,14 @@ impl TriggerSpec {
             delivery.check().map_err(|e| e.within("spec.delivery"))?;
         }
         Ok(Self {
+            kind: Kind::Trigger,
             name: metadata.object_name(),
             uid: metadata.uid.clone(),
             annotations,
             broker,
             filter,
             subscriber: raw.subscriber,
+            reply: Reply::Broker,
             delivery: raw.delivery,
         })
     }

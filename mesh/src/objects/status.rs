@@ -8,23 +8,34 @@ use serde_json::{Map, Value, json};
 use crate::clock::Clock;
 use crate::delivery::Triggers;
 use crate::delivery::plan::NOT_IMPLEMENTED;
-use crate::manifest::{BrokerObject, Object, Spec};
+use crate::manifest::{BrokerObject, Kind, Object, Spec};
 use crate::names::BrokerName;
 
 use super::when::rfc3339;
 
 const READY: &str = "Ready";
-const ADDRESSABLE: &str = "Addressable";
+pub(super) const ADDRESSABLE: &str = "Addressable";
 const DEAD_LETTER_SINK: &str = "DeadLetterSinkResolved";
 const BROKER_READY: &str = "BrokerReady";
 const SUBSCRIBER: &str = "SubscriberResolved";
 const SUBSCRIPTION: &str = "SubscriptionReady";
 const DEPENDENCY: &str = "DependencyReady";
-const OIDC: &str = "OIDCIdentityCreated";
+pub(super) const OIDC: &str = "OIDCIdentityCreated";
+
+/// What a queue of this kind has beside Addressable and DeadLetterSinkResolved: Knative's conditions of parts that are all one here.
+fn conditions_of(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Channel => &["BackingChannelReady"],
+        Kind::InMemoryChannel => {
+            &["ChannelServiceReady", "DispatcherReady", "EndpointsReady", "EventPoliciesReady", "ServiceReady"]
+        }
+        _ => &["EventPoliciesReady", "FilterReady", "IngressReady", "TriggerChannelReady"],
+    }
+}
 
 /// Whether something holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Truth {
+pub(super) enum Truth {
     True,
     False,
     Unknown,
@@ -45,9 +56,11 @@ struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Status {
     conditions: Vec<Condition>,
-    address: Option<String>,
+    pub(super) address: Option<String>,
     subscriber_uri: Option<String>,
     dead_letter_sink_uri: Option<String>,
+    /// What only some kinds have.
+    pub(super) more: Map<String, Value>,
 }
 
 impl Status {
@@ -58,7 +71,11 @@ impl Status {
         }
         match object.spec() {
             Spec::Broker(broker) => Self::of_broker(Some(broker), &broker.name, triggers),
+            Spec::Channel(channel) => Self::of_queue(Some(channel), &channel.name, conditions_of(object.kind()), triggers),
             Spec::Trigger(_) => Self::of_trigger(object, triggers),
+            Spec::Subscription(_) => Self::of_subscription(object, triggers),
+            Spec::Flow => Self::of_flow(object, triggers),
+            Spec::Lacking { reason, why } => Self::alone(Truth::False, reason, why),
             Spec::Stored => {
                 let mut what = object.warnings().to_vec();
                 if what.is_empty() {
@@ -71,12 +88,18 @@ impl Status {
 
     /// How a Broker stands that may have no object.
     pub(super) fn of_broker(object: Option<&BrokerObject>, name: &BrokerName, triggers: &Triggers) -> Self {
+        Self::of_queue(object, name, conditions_of(Kind::Broker), triggers)
+    }
+
+    /// The same for Channels, which have the conditions `also`.
+    fn of_queue(object: Option<&BrokerObject>, name: &BrokerName, also: &[&'static str], triggers: &Triggers) -> Self {
         if let Some(class) = object.and_then(|b| b.foreign_class.as_ref()) {
             let why = format!("brokers of class {class} do not run here");
             return Self::alone(Truth::False, "BrokerClassUnsupported", &why);
         }
         if triggers.brokers().get(name).is_none() {
-            return Self::alone(Truth::False, "BrokerNotMade", "its journal is not there");
+            let reason = if name.is_channel() { "ChannelNotMade" } else { "BrokerNotMade" };
+            return Self::alone(Truth::False, reason, "its journal is not there");
         }
         let url = triggers.broker_url(name);
         let mut status = Self { address: Some(url), ..Self::default() };
@@ -92,7 +115,7 @@ impl Status {
         };
         status.add(ADDRESSABLE, Truth::True, "", "");
         status.add(DEAD_LETTER_SINK, resolved.0, resolved.1, &resolved.2);
-        for name in ["EventPoliciesReady", "FilterReady", "IngressReady", "TriggerChannelReady"] {
+        for name in also {
             status.add(name, Truth::True, "", "");
         }
         status.sum_up();
@@ -100,7 +123,7 @@ impl Status {
     }
 
     fn of_trigger(object: &Object, triggers: &Triggers) -> Self {
-        let Some(standing) = triggers.standing(object.name()) else {
+        let Some(standing) = triggers.standing(&object.key()) else {
             return Self::alone(Truth::Unknown, "Starting", "not started yet");
         };
         let mut status = Self {
@@ -145,18 +168,18 @@ impl Status {
     }
 
     /// Only Ready.
-    fn alone(truth: Truth, reason: &'static str, message: &str) -> Self {
+    pub(super) fn alone(truth: Truth, reason: &'static str, message: &str) -> Self {
         let mut status = Self::default();
         status.add(READY, truth, reason, message);
         status
     }
 
-    fn add(&mut self, name: &'static str, truth: Truth, reason: &'static str, message: &str) {
+    pub(super) fn add(&mut self, name: &'static str, truth: Truth, reason: &'static str, message: &str) {
         self.conditions.push(Condition { name, truth, reason, message: message.to_owned(), since_ms: None });
     }
 
     /// Ready holds when all else does; else it says what the first says that does not.
-    fn sum_up(&mut self) {
+    pub(super) fn sum_up(&mut self) {
         let worst = self
             .conditions
             .iter()
@@ -192,6 +215,7 @@ impl Status {
         if let Some(uri) = &self.dead_letter_sink_uri {
             status.insert("deadLetterSinkUri".to_owned(), uri.as_str().into());
         }
+        status.extend(self.more.clone());
         status.insert("conditions".to_owned(), self.conditions.iter().map(Condition::to_json).collect());
         Value::Object(status)
     }

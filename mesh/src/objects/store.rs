@@ -135,7 +135,7 @@ impl Objects {
     pub fn for_agents(&self) -> Option<Manifests> {
         let view = self.view();
         let files = view.files.as_ref()?;
-        let kept = view.kept.objects().map(|object| {
+        let kept = view.kept.whole().map(|object| {
             let mut value = object.original().clone();
             if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
                 for name in ["uid", "generation", "creationTimestamp", "managedFields"] {
@@ -147,7 +147,7 @@ impl Objects {
             }
             Object::read(object.file(), value, Strictness::Ignore).unwrap_or_else(|_| object.clone())
         });
-        let all = kept.chain(files.objects().cloned()).filter(|object| object.annotations().agents.is_some());
+        let all = kept.chain(files.whole().cloned()).filter(|object| object.annotations().agents.is_some());
         Some(Manifests::new(all).unwrap_or_else(|_| files.clone()))
     }
 
@@ -313,7 +313,7 @@ impl Objects {
             return Err(changed_meanwhile(key));
         }
         match entry.owner {
-            Some(Owner::Api) => {}
+            Some(Owner::Api) => may_change(key, &entry)?,
             None => {
                 let why = format!("broker {} has no object: what is in it stays until the data folder goes", key.name);
                 return Err(ApiError::Conflict(why));
@@ -386,8 +386,11 @@ impl Objects {
         let generation = before.as_ref().map_or(0, generation) + u64::from(spec_changed);
         set_metadata(&mut after, "generation", generation.max(1).into());
         let object = read(key, after, Strictness::Ignore)?;
-        let set = self.view().kept.with(object.clone()).map_err(|e| ApiError::TooLarge(e.why))?;
-        let bytes: usize = set.objects().map(|o| size(o.original())).sum();
+        let set = self.view().kept.with(object.clone()).map_err(|e| match e.field {
+            Some(_) => ApiError::Conflict(e.to_string()),
+            None => ApiError::TooLarge(e.why),
+        })?;
+        let bytes: usize = set.whole().map(|o| size(o.original())).sum();
         if bytes > MAX_TOTAL_BYTES {
             let why = format!("the objects of the API would have {bytes} bytes together; {MAX_TOTAL_BYTES} are allowed");
             return Err(ApiError::TooLarge(why));
@@ -431,7 +434,7 @@ impl Objects {
 
     /// A Trigger whose object was lost with a damaged file has kept its uid and its cursor in its Broker: the object takes it.
     async fn adopt_uid(&self, key: &Key, set: Manifests, object: Object) -> Result<(Manifests, Object), ApiError> {
-        let running = (key.kind == Kind::Trigger).then(|| self.0.triggers.standing(&key.name)).flatten();
+        let running = self.0.triggers.standing(key);
         let Some(uid) = running.map(|standing| standing.uid) else { return Ok((set, object)) };
         let mut value = object.original().clone();
         if value.pointer("/metadata/uid").and_then(Value::as_str) == Some(&uid) {
@@ -561,6 +564,9 @@ fn normal(key: &Key, object: Value, change: &Change) -> Result<(Value, Vec<Strin
 }
 
 fn may_change(key: &Key, entry: &Entry) -> Result<(), ApiError> {
+    if let Some(whole) = &entry.part_of {
+        return Err(ApiError::Conflict(format!("{key} is a part of {whole}, and changes and goes with it alone")));
+    }
     match entry.owner {
         None | Some(Owner::Api) => Ok(()),
         Some(owner) => Err(held(key, owner)),

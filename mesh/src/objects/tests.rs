@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use url::Url;
 
 use super::store::{Change, Objects};
 use super::view::Key;
@@ -12,7 +11,6 @@ use super::{ApiError, patch};
 use crate::broker::{BrokerDefaults, Brokers};
 use crate::clock::{Clock, EARLIEST_VALID_MS};
 use crate::delivery::{DeliverySettings, Owner, Triggers};
-use crate::door::ClientTls;
 use crate::journal::Options;
 use crate::manifest::{Kind, Manifests, ObjectName, Strictness, parse_str};
 use crate::state::State;
@@ -31,10 +29,8 @@ impl World {
         let defaults = BrokerDefaults { options, max_brokers: 8 };
         let brokers = Brokers::open(disk.clone(), None, defaults).await.expect("opened");
         let settings = DeliverySettings {
-            tls: ClientTls::new(None),
-            address: Url::parse("http://127.0.0.1:8080").expect("a URL"),
-            max_event_bytes: 64 << 10,
             clock: Clock::manual(i64::try_from(EARLIEST_VALID_MS + 60_000).expect("a time")),
+            ..crate::delivery::tests::settings()
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         let here = Box::new(|all: &Manifests| Ok(all.for_here()));
@@ -276,17 +272,48 @@ async fn a_part_of_an_object_can_be_applied_and_a_whole_one_must_come_of_it() {
 async fn kinds_that_do_not_run_are_kept_and_say_so() {
     let dir = tempfile::tempdir().expect("a folder");
     let world = World::open(dir.path()).await;
+    let sink = json!({
+        "apiVersion": "sinks.knative.dev/v1alpha1", "kind": "JobSink", "metadata": {"name": "s"},
+        "spec": {"job": {}},
+    });
+    let change = Change { api_version: "sinks.knative.dev/v1alpha1".to_owned(), ..change("test") };
+    let made = world.objects.create(Kind::JobSink, "default", sink, &change).await.expect("kept");
+    assert!(made.warnings[0].contains("NotImplemented"));
+    assert_eq!(condition(&made.object, "Ready")["reason"], "NotImplemented");
+    world.close().await;
+    let world = World::open(dir.path()).await;
+    assert!(world.get(Kind::JobSink, "s").is_some());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_flow_is_listed_with_its_parts_which_change_and_go_with_it_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = World::open(dir.path()).await;
     let sequence = json!({
         "apiVersion": "flows.knative.dev/v1", "kind": "Sequence", "metadata": {"name": "s"},
         "spec": {"steps": [{"uri": "http://127.0.0.1:9/"}]},
     });
     let change = Change { api_version: "flows.knative.dev/v1".to_owned(), ..change("test") };
-    let made = world.objects.create(Kind::Sequence, "default", sequence, &change).await.expect("kept");
-    assert!(made.warnings[0].contains("NotImplemented"));
-    assert_eq!(condition(&made.object, "Ready")["reason"], "NotImplemented");
-    world.close().await;
-    let world = World::open(dir.path()).await;
-    assert!(world.get(Kind::Sequence, "s").is_some());
+    let made = world.objects.create(Kind::Sequence, "default", sequence, &change).await.expect("made").object;
+    for name in ["Ready", "ChannelsReady", "SubscriptionsReady", "Addressable"] {
+        assert_eq!(condition(&made, name)["status"], "True", "{made}");
+    }
+    assert_eq!(made["status"]["address"]["url"], "http://127.0.0.1:8080/sequences/default/s");
+    assert_eq!(made["status"]["channelStatuses"][0]["channel"]["name"], "s-kn-sequence-0");
+
+    let part = key(Kind::Subscription, "s-kn-sequence-0");
+    let shown = world.get(Kind::Subscription, "s-kn-sequence-0").expect("listed");
+    assert_eq!(shown["metadata"]["ownerReferences"][0]["uid"], made["metadata"]["uid"]);
+    assert_eq!(condition(&shown, "Ready")["status"], "True", "{shown}");
+    assert_eq!(shown["status"]["physicalSubscription"]["subscriberUri"], "http://127.0.0.1:9/");
+    let channel = world.get(Kind::InMemoryChannel, "s-kn-sequence-0").expect("listed");
+    assert_eq!(channel["status"]["address"]["url"], "http://127.0.0.1:8080/channels/default/s-kn-sequence-0");
+    let why = world.objects.delete(&part, None, None, false).await.expect_err("it is the Sequence's").to_string();
+    assert!(why.contains("Sequence default/s"), "{why}");
+
+    world.objects.delete(&key(Kind::Sequence, "s"), None, None, false).await.expect("deleted");
+    assert!(world.get(Kind::Subscription, "s-kn-sequence-0").is_none());
     world.close().await;
 }
 
@@ -320,7 +347,7 @@ async fn a_damaged_state_costs_objects_but_no_cursor() {
     let consumers = world.brokers.get(&"default".parse().expect("a name")).expect("there").journal().consumers();
     assert!(consumers.iter().any(|c| c.name == format!("trigger/default/t/{uid}")), "{consumers:?}");
     world.create(trigger("t")).await.expect("created again");
-    let standing = world.triggers.standing(&key(Kind::Trigger, "t").name).expect("it runs");
+    let standing = world.triggers.standing(&key(Kind::Trigger, "t")).expect("it runs");
     assert_eq!(standing.uid, uid, "it goes on where it stood");
     assert_eq!(world.get(Kind::Trigger, "t").expect("there")["metadata"]["uid"], uid);
     world.close().await;

@@ -23,14 +23,7 @@ const HISTORY_BYTES: usize = 1 << 20;
 /// How many revisions a start has to itself.
 const REVISIONS_BITS: u32 = 32;
 
-/// Which object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its namespace and name.
-    pub name: ObjectName,
-}
+pub use crate::manifest::ObjectKey as Key;
 
 /// Labels of an object.
 pub(super) type Labels = Arc<BTreeMap<String, String>>;
@@ -41,6 +34,8 @@ pub(super) struct Entry {
     /// Who brought it; `None`: a Broker that is there although nobody wrote it down.
     pub(super) owner: Option<Owner>,
     pub(super) object: Option<Object>,
+    /// The Sequence or Parallel that it is a part of, and changes with.
+    pub(super) part_of: Option<Key>,
     pub(super) labels: Labels,
     /// Its JSON in the version in which its kind is stored.
     pub(super) text: Arc<str>,
@@ -145,18 +140,20 @@ impl View {
         let none = Manifests::default();
         let of = |owner: Owner| applied.get(&owner).unwrap_or(&none);
         // Where two have one name it is an object that runs elsewhere: the folder's is shown.
-        let mut wanted: BTreeMap<Key, (Option<Owner>, Option<Object>, bool)> = BTreeMap::new();
-        for broker in triggers.brokers().list() {
+        let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
+        for broker in triggers.brokers().list().into_iter().filter(|broker| !broker.name().is_channel()) {
             let name =
                 ObjectName { namespace: broker.name().namespace().to_owned(), name: broker.name().name().to_owned() };
-            wanted.insert(Key { kind: Kind::Broker, name }, (None, None, true));
+            let unwritten = Wanted { owner: None, object: None, part_of: None, here: true };
+            wanted.insert(Key { kind: Kind::Broker, name }, unwritten);
         }
         let files = self.files.as_ref().unwrap_or(&none);
         for (owner, set) in [(Owner::Gateway, of(Owner::Gateway)), (Owner::Api, &self.kept), (Owner::Files, files)] {
             for object in set.objects() {
                 let here = of(owner).get(object.kind(), object.name()).is_some();
-                let key = Key { kind: object.kind(), name: object.name().clone() };
-                wanted.insert(key, (Some(owner), Some(object.clone()), here));
+                let part_of = set.part_of(object.kind(), object.name()).cloned();
+                let brought = Wanted { owner: Some(owner), object: Some(object.clone()), part_of, here };
+                wanted.insert(object.key(), brought);
             }
         }
         let gone: Vec<Key> = self.entries.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
@@ -175,13 +172,14 @@ impl View {
                 });
             }
         }
-        for (key, (owner, object, here)) in wanted {
-            self.look(key, owner, object, here, triggers);
+        for (key, wanted) in wanted {
+            self.look(key, wanted, triggers);
         }
         self.revision != before
     }
 
-    fn look(&mut self, key: Key, owner: Option<Owner>, object: Option<Object>, here: bool, triggers: &Triggers) {
+    fn look(&mut self, key: Key, wanted: Wanted, triggers: &Triggers) {
+        let Wanted { owner, object, part_of, here } = wanted;
         let clock = triggers.clock();
         let old = self.entries.get(&key);
         let status = match &object {
@@ -219,13 +217,15 @@ impl View {
             None => (What::Added, Labels::default()),
         };
         self.revision += 1;
-        let generation = finish(&mut value, &key, owner, generation, created_ms, self.revision, triggers);
+        let of = (&key, owner, part_of.as_ref());
+        let generation = finish(&mut value, of, generation, created_ms, self.revision, triggers);
         if let Some(map) = value.as_object_mut() {
             map.insert("status".to_owned(), status.to_json(generation));
         }
         let text: Arc<str> = value.to_string().into();
         let labels: Labels = Arc::new(object.as_ref().map(|o| o.labels().clone()).unwrap_or_default());
-        let entry = Entry { owner, object, labels: labels.clone(), text: text.clone(), status, generation, created_ms };
+        let entry =
+            Entry { owner, object, part_of, labels: labels.clone(), text: text.clone(), status, generation, created_ms };
         self.entries.insert(key.clone(), entry);
         self.remember(Change { revision: self.revision, what, key, text, labels, before });
     }
@@ -241,11 +241,19 @@ impl View {
     }
 }
 
-/// Sets what the server sets in `metadata`. Returns the generation.
+/// One object that is to be shown.
+struct Wanted {
+    owner: Option<Owner>,
+    object: Option<Object>,
+    part_of: Option<Key>,
+    /// Whether it runs here.
+    here: bool,
+}
+
+/// Sets what the server sets in `metadata` of an object, given with who brought it and whose part it is. Returns the generation.
 fn finish(
     value: &mut Value,
-    key: &Key,
-    owner: Option<Owner>,
+    (key, owner, part_of): (&Key, Option<Owner>, Option<&Key>),
     generation: u64,
     created_ms: Option<u64>,
     revision: u64,
@@ -253,7 +261,7 @@ fn finish(
 ) -> u64 {
     let Some(Value::Object(metadata)) = value.get_mut("metadata") else { return generation };
     let mut generation = generation;
-    if owner == Some(Owner::Api) {
+    if owner == Some(Owner::Api) && part_of.is_none() {
         // The API has set these itself, and they are kept.
         generation = metadata.get("generation").and_then(Value::as_u64).unwrap_or(generation);
     } else {
@@ -261,7 +269,13 @@ fn finish(
         for name in ["uid", "generation", "creationTimestamp", "managedFields", "selfLink", "deletionTimestamp"] {
             metadata.shift_remove(name);
         }
-        let running = (key.kind == Kind::Trigger).then(|| triggers.standing(&key.name)).flatten();
+        let whole = metadata.get_mut("ownerReferences").and_then(|of| of.pointer_mut("/0/uid"));
+        if let (Some(part_of), Some(uid)) = (part_of, whole)
+            && owner != Some(Owner::Api)
+        {
+            *uid = made_uid(part_of, owner).into();
+        }
+        let running = triggers.standing(key);
         let uid = running.map_or_else(|| made_uid(key, owner), |standing| standing.uid);
         metadata.insert("uid".to_owned(), uid.into());
         metadata.insert("generation".to_owned(), generation.into());

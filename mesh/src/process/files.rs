@@ -273,9 +273,6 @@ impl FileSetStatus {
 mod tests {
     use super::*;
     use crate::broker::{BrokerDefaults, Brokers};
-    use crate::clock::Clock;
-    use crate::delivery::DeliverySettings;
-    use crate::door::ClientTls;
     use crate::storage::Disk;
 
     /// A process on `dir`, with the manifests in `dir/manifests`.
@@ -289,13 +286,7 @@ mod tests {
         async fn open(dir: &Path) -> Self {
             let storage: Arc<dyn Storage> = Arc::new(Disk::new(&dir.join("data")).expect("a folder"));
             let brokers = Brokers::open(storage.clone(), None, BrokerDefaults::default()).await.expect("opens");
-            let settings = DeliverySettings {
-                tls: ClientTls::new(None),
-                address: "http://127.0.0.1:1/".parse().expect("a URL"),
-                max_event_bytes: 1 << 20,
-                clock: Clock::system(),
-            };
-            let triggers = Triggers::new(brokers.clone(), settings);
+            let triggers = Triggers::new(brokers.clone(), crate::delivery::tests::settings());
             let here = Box::new(|all: &Manifests| Ok(all.for_here()));
             let files = FileSet::new(Some(&dir.join("manifests")), storage, triggers.clone(), here);
             Self { files, triggers, brokers }

@@ -13,9 +13,13 @@ mod notify;
 mod room;
 mod serve;
 mod signals;
+mod told;
 
 use std::io;
 use std::time::Duration;
+
+use crate::config::Resolve;
+use crate::delivery::{Services, ServicesError};
 
 pub use files::{Choose, FileSet, FileSetStatus, LOOK_EVERY};
 pub use folder::ManifestFolder;
@@ -26,12 +30,21 @@ pub use notify::Notifier;
 pub use room::{broker_defaults, chosen_limit, chosen_segment, read_small, write_small};
 pub use serve::{Daemon, ServeError, serve};
 pub use signals::{Signal, Signals};
+pub use told::told;
 
 /// Most threads for calls that block (file reads, password checks, name look-ups).
 const MAX_BLOCKING_THREADS: usize = 8;
 
 /// Stack of each such thread in bytes: enough for the system's name resolver, the deepest of what they run.
 const STACK_BYTES: usize = 256 << 10;
+
+/// What `[resolve]` says of Services.
+///
+/// # Errors
+/// The key that is wrong, and why.
+pub fn services(config: &Resolve) -> Result<Services, ServicesError> {
+    Services::new(&config.services.0, config.service_template.as_deref())
+}
 
 /// The runtime of a daemon: one thread, and up to 8 short-lived ones for what blocks.
 ///

@@ -24,6 +24,9 @@ const FILE: &str = "max-bytes";
 /// What the first start chooses at least where half of the free disk is as much.
 const USEFUL_BYTES: u64 = 32 << 20;
 
+/// Less than this is no limit that a start has chosen: the file is damaged.
+const LEAST_BYTES: u64 = 1 << 20;
+
 /// Into how many segments the room is divided where it is small, and the bounds of what comes of that. Half of the smallest still
 /// takes an event of 64 KiB, which every listener must take.
 const SEGMENTS: u64 = 8;
@@ -101,7 +104,9 @@ fn ms(duration: Duration) -> u64 {
 }
 
 fn kept_or_chosen(storage: &dyn Storage) -> io::Result<u64> {
-    if let Some(kept) = read_small(storage, FILE)?.and_then(|text| text.trim().parse().ok()) {
+    if let Some(kept) =
+        read_small(storage, FILE)?.and_then(|text| text.trim().parse().ok()).filter(|kept| *kept >= LEAST_BYTES)
+    {
         return Ok(kept);
     }
     let chosen = chosen_limit(storage.free_bytes()?);
@@ -147,6 +152,10 @@ mod tests {
         assert!(chosen > 0);
         write_small(&disk, FILE, "123456789\n").expect("written");
         assert_eq!(kept_or_chosen(&disk).expect("kept"), 123_456_789);
+        for damaged in ["0\n", "x", "-1"] {
+            write_small(&disk, FILE, damaged).expect("written");
+            assert!(kept_or_chosen(&disk).expect("chosen anew") >= LEAST_BYTES, "{damaged}");
+        }
     }
 
     #[test]

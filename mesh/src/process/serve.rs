@@ -1,12 +1,12 @@
 //! The life of a daemon: start, ready, signals, stop.
 
-use std::fmt::Display;
+use std::error::Error;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::memory::give_back_after_loads;
-use super::{Notifier, Signal, Signals, forget_start};
+use super::{Notifier, Signal, Signals, forget_start, told};
 
 /// How long stopping may take. What is stored is safe by then; only courtesies to peers are cut short.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
@@ -31,10 +31,10 @@ pub trait Daemon {
 
 /// Why a daemon ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError<E: Display> {
+pub enum ServeError {
     /// It did not start.
-    #[error("{0:#}")]
-    Start(E),
+    #[error("{0}")]
+    Start(String),
     /// The system refuses to pass on signals.
     #[error("catching signals: {0}")]
     Signals(std::io::Error),
@@ -47,15 +47,15 @@ pub enum ServeError<E: Display> {
 ///
 /// # Errors
 /// See [`ServeError`].
-pub async fn serve<D, E>(start: impl Future<Output = Result<D, E>>) -> Result<(), ServeError<E>>
+pub async fn serve<D, E>(start: impl Future<Output = Result<D, E>>) -> Result<(), ServeError>
 where
     D: Daemon,
-    E: Display,
+    E: AsRef<dyn Error + Send + Sync>,
 {
     let notifier = Notifier::from_environment();
     let mut signals = Signals::catch().map_err(ServeError::Signals)?;
     let mut daemon = tokio::select! {
-        started = start => started.map_err(ServeError::Start)?,
+        started = start => started.map_err(|error| ServeError::Start(told(error.as_ref())))?,
         () = asked_to_stop(&mut signals) => return Ok(()),
     };
     notifier.ready();

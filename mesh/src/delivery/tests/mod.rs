@@ -1,9 +1,12 @@
 //! Whole deliveries against a subscriber that answers by script. The tests name the rule that they prove.
 
 mod failures;
+mod flows;
 mod replies;
 mod running;
 mod sending;
 mod sets;
 mod sink;
 mod world;
+
+pub(crate) use world::settings;

@@ -9,13 +9,24 @@ use url::Url;
 
 use crate::broker::{Broker, BrokerDefaults, Brokers};
 use crate::clock::Clock;
-use crate::delivery::{ApplyError, DeadLetter, DeliverySettings, Owner, Triggers};
+use crate::delivery::{ApplyError, DeadLetter, DeliverySettings, Owner, Services, Triggers};
 use crate::door::ClientTls;
 use crate::event::{Event, StoredEvent, encode_event};
 use crate::journal::{ConsumerStatus, Item, Journal, Offset, Options};
 use crate::manifest::{Manifests, parse_str};
 use crate::names::{AgentId, BrokerName};
 use crate::storage::Disk;
+
+/// What deliveries in tests go by.
+pub(crate) fn settings() -> DeliverySettings {
+    DeliverySettings {
+        tls: ClientTls::new(None),
+        address: Url::parse("http://127.0.0.1:8080").expect("a URL"),
+        services: Services::default(),
+        max_event_bytes: 64 << 10,
+        clock: Clock::system(),
+    }
+}
 
 pub(super) struct World {
     pub(super) brokers: Brokers,
@@ -29,13 +40,7 @@ impl World {
         let agent = AgentId::new("test").expect("valid");
         let defaults = BrokerDefaults { options, max_brokers: 8 };
         let brokers = Brokers::open(disk, Some(agent), defaults).await.expect("opened");
-        let settings = DeliverySettings {
-            tls: ClientTls::new(None),
-            address: Url::parse("http://127.0.0.1:8080").expect("a URL"),
-            max_event_bytes: 64 << 10,
-            clock: Clock::system(),
-        };
-        let triggers = Triggers::new(brokers.clone(), settings);
+        let triggers = Triggers::new(brokers.clone(), settings());
         Self { brokers, triggers }
     }
 

@@ -40,7 +40,11 @@ pub fn decode_batch(body: &Bytes, limits: &Limits) -> Result<Vec<Event>, EventEr
     if elements.len() > limits.max_batch {
         return Err(EventError::TooMany { what: "events in one batch", limit: limits.max_batch });
     }
-    elements.into_iter().map(|element| decode(&body.slice_ref(element.get().as_bytes()), limits)).collect()
+    let one = |(index, element): (usize, &RawValue)| {
+        decode(&body.slice_ref(element.get().as_bytes()), limits)
+            .map_err(|why| EventError::InBatch { index, why: Box::new(why) })
+    };
+    elements.into_iter().enumerate().map(one).collect()
 }
 
 /// An event whose attributes are read and whose data is known by its place.

@@ -1,4 +1,5 @@
-//! CloudEvents ingress: `POST /{namespace}/{broker}`, and `POST /` for `default/default`.
+//! CloudEvents ingress: `POST /{namespace}/{broker}`, `POST /` for `default/default`, and `POST /channels/{namespace}/{name}`, `/sequences/…`,
+//! `/parallels/…`.
 //!
 //! Binary, structured and batched mode. An event is answered 202 when it is durable, a batch when all of it is (it is one
 //! append); otherwise nothing of it is kept and the answer says why: 400 with the attribute, 404, 405, 413, 415, 507 for a full
@@ -19,7 +20,8 @@ use crate::event::http::{Decoded, decode};
 use crate::event::ttl::count_down;
 use crate::event::{ErrorKind, Event, EventError, Limits as EventLimits, encode_event};
 use crate::journal::{Committed, Journal, Refused};
-use crate::names::{BrokerName, RESERVED_NAMESPACES};
+use crate::manifest::{Kind, flow};
+use crate::names::{BrokerName, NameError, RESERVED_NAMESPACES};
 
 /// The attribute that says when the event came (D10). It is kept in the record, so what a sender claims is dropped.
 const ARRIVAL: &str = "knativearrivaltime";
@@ -56,6 +58,10 @@ enum Target<'a> {
     Default,
     /// `/{namespace}/{broker}`.
     Broker(&'a str, &'a str),
+    /// `/channels/{namespace}/{name}`.
+    Channel(&'a str, &'a str),
+    /// `/sequences/{namespace}/{name}`, `/parallels/{namespace}/{name}`: the Channel in front of it.
+    Flow(Kind, &'a str, &'a str),
     /// One of the API's own words: nothing of ours.
     Reserved,
     /// No path of a broker.
@@ -69,6 +75,17 @@ impl Target<'_> {
         }
         let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
         let (first, second, third) = (segments.next().unwrap_or_default(), segments.next(), segments.next());
+        if let (Some(namespace), Some(name), None) = (second, third, segments.next())
+            && !namespace.is_empty()
+            && !name.is_empty()
+        {
+            match first {
+                "channels" => return Target::Channel(namespace, name),
+                "sequences" => return Target::Flow(Kind::Sequence, namespace, name),
+                "parallels" => return Target::Flow(Kind::Parallel, namespace, name),
+                _ => {}
+            }
+        }
         match (second, third) {
             _ if RESERVED_NAMESPACES.contains(&first) => Target::Reserved,
             (Some(second), None) if !first.is_empty() && !second.is_empty() => Target::Broker(first, second),
@@ -123,13 +140,13 @@ impl Ingress {
     async fn take(&self, request: &mut Request) -> Result<Response, Box<Response>> {
         let broker = match (&request.head.method, Target::of(request.path())) {
             (_, Target::Reserved) => return Err(super::router::nothing(request.path()).into()),
-            (&Method::OPTIONS, Target::Default | Target::Broker(..)) => return Ok(handshake()),
-            (&Method::POST, Target::Default) => self.find(&self.default_name)?,
-            (&Method::POST, Target::Broker(namespace, name)) => {
-                let name =
-                    BrokerName::new(namespace, name).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?;
-                self.find(&name)?
+            (&Method::OPTIONS, Target::Default | Target::Broker(..) | Target::Channel(..) | Target::Flow(..)) => {
+                return Ok(handshake());
             }
+            (&Method::POST, Target::Default) => self.find(&self.default_name)?,
+            (&Method::POST, Target::Broker(namespace, name)) => self.named(BrokerName::new(namespace, name))?,
+            (&Method::POST, Target::Channel(namespace, name)) => self.named(BrokerName::channel(namespace, name))?,
+            (&Method::POST, Target::Flow(kind, namespace, name)) => self.named(flow::front(kind, namespace, name))?,
             (&Method::POST, Target::Malformed) => {
                 let why = "events are posted to /{namespace}/{broker}, or to / for default/default";
                 return Err(respond::problem(StatusCode::BAD_REQUEST, why).into());
@@ -167,11 +184,14 @@ impl Ingress {
         Ok(respond::empty(StatusCode::ACCEPTED))
     }
 
+    fn named(&self, name: Result<BrokerName, NameError>) -> Result<Arc<Broker>, Box<Response>> {
+        self.find(&name.map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?)
+    }
+
     fn find(&self, name: &BrokerName) -> Result<Arc<Broker>, Box<Response>> {
-        Ok(self
-            .brokers
-            .get(name)
-            .ok_or_else(|| respond::problem(StatusCode::NOT_FOUND, format_args!("there is no broker {name} here")))?)
+        Ok(self.brokers.get(name).ok_or_else(|| {
+            respond::problem(StatusCode::NOT_FOUND, format_args!("there is no {} {name} here", name.what()))
+        })?)
     }
 
     /// Appends the events as one and waits until they are durable. Where too much is waiting for the disk already, waits for

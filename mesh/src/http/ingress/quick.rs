@@ -26,7 +26,7 @@ impl Ingress {
         let broker = match Target::of(path) {
             Target::Default => self.brokers.get(&self.default_name),
             Target::Broker(namespace, name) => self.brokers.find(namespace, name),
-            Target::Reserved | Target::Malformed => None,
+            Target::Channel(..) | Target::Flow(..) | Target::Reserved | Target::Malformed => None,
         }?;
         let event = PlainEvent::read(headers, body, &self.limits, self.dropped, goes_along)?;
         let arrival_ms = self.clock.wall_ms();

@@ -19,6 +19,7 @@ use crate::http::metrics::Metrics;
 use crate::http::ops::Ops;
 use crate::http::{Door, Limits, Router, Server, ServerMetrics, cursors, events};
 use crate::journal::{Journal, Offset, Options, Start};
+use crate::manifest::Kind;
 use crate::names::{AgentId, BrokerName};
 use crate::storage::Disk;
 
@@ -383,7 +384,10 @@ fn a_path_names_a_broker_or_nothing() {
     for path in ["/default", "/default/", "//alarms", "/a/b/c", "/a/b/"] {
         assert_eq!(Target::of(path), Target::Malformed, "{path}");
     }
-    for path in ["/apis/x", "/status", "/channels/default/x", "/mqtt"] {
+    assert_eq!(Target::of("/channels/site/x"), Target::Channel("site", "x"));
+    assert_eq!(Target::of("/sequences/site/x"), Target::Flow(Kind::Sequence, "site", "x"));
+    assert_eq!(Target::of("/parallels/site/x"), Target::Flow(Kind::Parallel, "site", "x"));
+    for path in ["/apis/x", "/status", "/channels/x", "/channels//x", "/channels/a/b/c", "/mqtt", "/mqtt/a/b"] {
         assert_eq!(Target::of(path), Target::Reserved, "{path}");
     }
 }

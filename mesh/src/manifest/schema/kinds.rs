@@ -336,6 +336,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         short: &["ch"],
         categories: &["all", "knative", "messaging", "channel"],
         ..stored(
@@ -348,6 +349,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         short: &["imc"],
         categories: &["all", "knative", "messaging", "channel"],
         ..stored(
@@ -360,6 +362,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         short: &["sub"],
         categories: &["all", "knative", "messaging"],
         ..stored(
@@ -372,6 +375,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: &["all", "knative", "flows"],
         ..stored(
             Kind::Sequence,
@@ -383,6 +387,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: &["all", "knative", "flows"],
         ..stored(
             Kind::Parallel,

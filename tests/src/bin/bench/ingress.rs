@@ -86,26 +86,45 @@ pub(crate) fn http(extent: Extent) -> Result<Vec<Row>> {
     }])
 }
 
-/// One publish at a time, beside a write and fdatasync of as many bytes in the same folder.
+/// One publish at a time, beside a write and fdatasync of as many bytes in the same folder, and beside a server of the same shape that
+/// does nothing else: what the sockets and the turns of two threads take is in both.
 pub(crate) fn latency(extent: Extent) -> Result<Vec<Row>> {
     const EVENTS: usize = 300;
     let lab = Lab::new()?;
     let mut agent = agent(&lab)?;
     agent.start()?;
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (_process, store) = bare::start_store(&lab, PAYLOAD + 44)?;
+    let (mut ours, mut bare, mut least) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..=extent.runs {
         ours.push(median(&one_by_one(agent.mqtt(), EVENTS)?));
         bare.push(median(&bare::write_and_sync(lab.path(), PAYLOAD + 44, EVENTS)?));
+        least.push(median(&blocks_one_by_one(store, EVENTS)?));
     }
-    let (ours, bare) = (median(&ours) * 1e6, median(&bare) * 1e6);
-    Ok(vec![Row {
+    let (ours, bare, least) = (median(&ours) * 1e6, median(&bare) * 1e6, median(&least) * 1e6);
+    let row = |peer: &str, theirs: f64, floor| Row {
         work: format!("one event alone: time to its acknowledgement, {PAYLOAD} B"),
         ours: format!("{ours:.0} µs"),
-        peer: format!("write + fdatasync {bare:.0} µs"),
-        figure: format!("+ {:.0} µs, {:+.0} %", ours - bare, (ours / bare - 1.0) * 100.0),
-        floor: "+ 30 % or 100 µs",
+        peer: format!("{peer} {theirs:.0} µs"),
+        figure: format!("{:+.0} µs, {:+.0} %", ours - theirs, (ours / theirs - 1.0) * 100.0),
+        floor,
         aim: "",
-    }])
+    };
+    Ok(vec![row("write + fdatasync", bare, "+ 30 % or 100 µs"), row("a server that only does both", least, "")])
+}
+
+/// The same with blocks for the server that only stores.
+fn blocks_one_by_one(to: SocketAddr, count: usize) -> Result<Vec<f64>> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_nodelay(true)?;
+    let (block, mut answer) = ([b'x'; PAYLOAD + 44], [0; bare::ANSWER]);
+    (0..count)
+        .map(|_| {
+            let begun = Instant::now();
+            stream.write_all(&block)?;
+            stream.read_exact(&mut answer)?;
+            Ok(begun.elapsed().as_secs_f64())
+        })
+        .collect()
 }
 
 fn one_by_one(to: SocketAddr, count: usize) -> Result<Vec<f64>> {

@@ -10,6 +10,7 @@ mod link;
 mod resources;
 mod table;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -29,9 +30,15 @@ struct Arguments {
     /// Runs of each of a pair; the median counts.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Internal: be the bare HTTP server at this port.
+    /// Internal: be a bare server at this port.
     #[arg(long, hide = true)]
     bare_server: Option<u16>,
+    /// Internal: be the one that only stores, in this folder.
+    #[arg(long, hide = true)]
+    bare_store: Option<PathBuf>,
+    /// Internal: bytes of what it takes at once.
+    #[arg(long, hide = true, default_value_t = 0)]
+    size: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,7 +49,7 @@ enum What {
     Mqtt,
     /// HTTP 202 over 64 connections, beside a hyper server that only answers.
     Http,
-    /// One event alone, beside a write and fdatasync.
+    /// One event alone, beside a write and fdatasync, and beside the least server that does both.
     Latency,
     /// A backlog's way to the gateway, beside mosquitto's bridge.
     Drain,
@@ -73,7 +80,10 @@ type Part = fn(Extent) -> Result<Vec<Row>>;
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(port) = arguments.bare_server {
-        return bare::serve(port);
+        return match arguments.bare_store {
+            Some(folder) => bare::store(port, &folder, arguments.size),
+            None => bare::serve(port),
+        };
     }
     let extent = Extent { run: Duration::from_secs_f64(arguments.seconds), runs: arguments.runs.max(1) };
     let parts: [(What, Part); 9] = [
