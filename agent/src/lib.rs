@@ -39,7 +39,7 @@ use config::Config;
 use uplink::{Uplink, UplinkSettings};
 
 /// The file with the objects of the API, in the data folder.
-const OBJECTS: &str = "objects.state";
+const OBJECTS: &str = "objects.redb";
 
 /// A running agent.
 #[derive(Debug)]

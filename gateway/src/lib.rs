@@ -34,7 +34,7 @@ use config::Config;
 use sync::{AgentSync, SyncSettings};
 
 /// The file with the objects of the API, in the data folder.
-const OBJECTS: &str = "objects.state";
+const OBJECTS: &str = "objects.redb";
 
 /// Bytes that an agent may send ahead: over a satellite (0.6 s there and back) this still lets 1.7 MB/s through, where the listener's
 /// own 64 KiB would let 0.1. It is what may come, not what is kept: the credit bounds that.

@@ -1,6 +1,7 @@
 //! What an acknowledgement, or its refusal, is in bytes.
 
 use godwit_mesh::journal::Refused;
+use rumqttd::protocol::{PubAckReason, PubRecReason};
 
 use super::acks::{Ack, AckKind};
 use super::packet::frame::kind;
@@ -13,15 +14,19 @@ pub(super) fn write_ack(out: &mut Vec<u8>, version: Version, ack: Ack) {
     let code = if version == Version::V4 { reason::SUCCESS } else { ack.reason };
     match (ack.kind, code) {
         (AckKind::Puback, reason::SUCCESS) => out.extend_from_slice(&[kind::PUBACK << 4, 2, high, low]),
-        (AckKind::Puback, code) => control::acknowledge(out, version, kind::PUBACK, ack.packet_id, code),
+        (AckKind::Puback, reason::NO_MATCHING_SUBSCRIBERS) => {
+            control::puback(out, version, ack.packet_id, PubAckReason::NoMatchingSubscribers);
+        }
+        (AckKind::Puback, _) => control::puback(out, version, ack.packet_id, PubAckReason::TopicNameInvalid),
         (AckKind::PubrecAgain, _) | (AckKind::Pubrec, reason::SUCCESS) => {
             out.extend_from_slice(&[kind::PUBREC << 4, 2, high, low]);
         }
-        (AckKind::Pubrec, code) => control::acknowledge(out, version, kind::PUBREC, ack.packet_id, code),
-        (AckKind::Pubcomp, _) => out.extend_from_slice(&[kind::PUBCOMP << 4, 2, high, low]),
-        (AckKind::PubcompUnknown, _) => {
-            control::acknowledge(out, version, kind::PUBCOMP, ack.packet_id, reason::PACKET_ID_NOT_FOUND);
+        (AckKind::Pubrec, reason::NO_MATCHING_SUBSCRIBERS) => {
+            control::pubrec(out, version, ack.packet_id, PubRecReason::NoMatchingSubscribers);
         }
+        (AckKind::Pubrec, _) => control::pubrec(out, version, ack.packet_id, PubRecReason::TopicNameInvalid),
+        (AckKind::Pubcomp, _) => out.extend_from_slice(&[kind::PUBCOMP << 4, 2, high, low]),
+        (AckKind::PubcompUnknown, _) => control::pubcomp(out, version, ack.packet_id, false),
     }
 }
 
@@ -34,7 +39,6 @@ pub(super) fn write_refusal(
     refused: &Refused,
 ) -> Result<(), Fault> {
     let quota = matches!(refused, Refused::Full | Refused::DiskFull | Refused::TooLarge { .. });
-    let code = if quota { reason::QUOTA_EXCEEDED } else { reason::IMPLEMENTATION };
     match ack.kind {
         AckKind::PubrecAgain | AckKind::PubcompUnknown => write_ack(out, version, ack),
         AckKind::Pubcomp => {
@@ -46,12 +50,14 @@ pub(super) fn write_refusal(
         }
         AckKind::Pubrec => {
             handshakes.remove(&ack.packet_id);
+            let code = if quota { PubRecReason::QuotaExceeded } else { PubRecReason::ImplementationSpecificError };
             if version == Version::V5 {
-                control::acknowledge(out, version, kind::PUBREC, ack.packet_id, code);
+                control::pubrec(out, version, ack.packet_id, code);
             }
         }
         AckKind::Puback if version == Version::V5 => {
-            control::acknowledge(out, version, kind::PUBACK, ack.packet_id, code);
+            let code = if quota { PubAckReason::QuotaExceeded } else { PubAckReason::ImplementationSpecificError };
+            control::puback(out, version, ack.packet_id, code);
         }
         AckKind::Puback => {}
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use godwit_mesh::door::{Denied, Identity};
 use godwit_mesh::room::LOOK;
+use rumqttd::protocol::{ConnAckProperties, ConnectReturnCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::debug;
 
@@ -16,9 +17,7 @@ use super::connection::Connection;
 use super::hub::{Claim, Hub, NoSeat};
 use super::limits::{NO_ROOM, SMALL_PACKET};
 use super::packet::connect::{Connect, Refusal};
-use super::packet::control::ConnAckProperties;
 use super::packet::frame::Frame;
-use super::packet::reason::ConnectReturnCode;
 use super::packet::{Fault, Version, control, reason};
 use super::publish::Inbound;
 use super::rate::Rate;
@@ -116,7 +115,7 @@ pub(super) async fn shake(
     }
     let mut out = Vec::new();
     let properties = announce(hub, &connect, expiry_seconds, assigned);
-    control::connack(&mut out, version, seat.present, ConnectReturnCode::Success, Some(&properties));
+    control::connack(&mut out, version, seat.present, ConnectReturnCode::Success, Some(properties));
     transport.write_all(&out).await?;
     transport.flush().await?;
     hub.counters.connections.add(1);
@@ -227,10 +226,15 @@ fn announce(hub: &Hub, connect: &Connect, expiry_seconds: u32, assigned: Option<
     let limits = &hub.limits;
     ConnAckProperties {
         session_expiry_interval: (connect.session_expiry.unwrap_or(0) != expiry_seconds).then_some(expiry_seconds),
-        receive_max: limits.receive_maximum,
+        receive_max: Some(limits.receive_maximum),
+        retain_available: Some(0),
         max_packet_size: u32::try_from(limits.max_packet_bytes).ok(),
         assigned_client_identifier: assigned,
-        topic_alias_max: limits.topic_alias_maximum,
+        topic_alias_max: Some(limits.topic_alias_maximum),
+        wildcard_subscription_available: Some(1),
+        subscription_identifiers_available: Some(1),
+        shared_subscription_available: Some(0),
+        ..ConnAckProperties::default()
     }
 }
 
@@ -238,6 +242,10 @@ async fn refuse(hub: &Hub, transport: &mut Transport, version: Version, code: Co
     hub.counters.refused_connects.add(1);
     debug!(?code, "CONNECT refused");
     let mut out = Vec::new();
+    let code = match (version, code) {
+        (Version::V4, ConnectReturnCode::ServerBusy) => ConnectReturnCode::ServiceUnavailable,
+        (_, code) => code,
+    };
     control::connack(&mut out, version, false, code, None);
     // The peer may have gone already; it is being let go anyway.
     let _ = transport.write_all(&out).await;

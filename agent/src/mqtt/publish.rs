@@ -13,12 +13,12 @@ use std::task::{Context, Poll};
 
 use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::{Journal, Receipt, Refused};
+use rumqttd::protocol::Packet;
 
 use super::acks::{Ack, AckKind, Acks, Outcome, Run};
 use super::answer::{write_ack, write_refusal};
 use super::fanout::Message;
 use super::hub::Hub;
-use super::packet::control::Packet;
 use super::packet::frame::{Frame, kind};
 use super::packet::publish::Publish;
 use super::packet::{Fault, Version, control, reason};
@@ -348,21 +348,21 @@ impl Inbound {
 
     /// PUBREL: the hand-shake ends, durably before PUBCOMP says so.
     fn take_pubrel(&mut self, session: &Session, frame: &Frame<'_>) -> Result<(), Stop> {
-        let Packet::PubRel { packet_id } = control::decode(frame, self.version).map_err(Stop::Fault)? else {
+        let Packet::PubRel(pubrel, _) = control::decode(frame, self.version).map_err(Stop::Fault)? else {
             return Err(Stop::Fault(Fault::malformed("PUBREL")));
         };
-        let Some(open) = self.handshakes.get_mut(&packet_id) else {
-            self.acks.push_known(Ack::new(packet_id, AckKind::PubcompUnknown));
+        let Some(open) = self.handshakes.get_mut(&pubrel.pkid) else {
+            self.acks.push_known(Ack::new(pubrel.pkid, AckKind::PubcompUnknown));
             return Ok(());
         };
-        let ack = Ack::new(packet_id, AckKind::Pubcomp);
+        let ack = Ack::new(pubrel.pkid, AckKind::Pubcomp);
         let Some(journal) = open.fact_in.as_ref().filter(|_| !open.releasing) else {
             open.releasing = true;
             self.acks.push_known(ack);
             return Ok(());
         };
         let mut key = Vec::new();
-        qos2::key(&mut key, &session.client_id, packet_id);
+        qos2::key(&mut key, &session.client_id, pubrel.pkid);
         let outcome = match journal.append(|append| append.delete(&key)) {
             Ok(receipt) => Outcome::Receipt(receipt),
             Err(Refused::Busy) => return Err(Stop::Held(Hold::Room(journal.clone()))),

@@ -1,4 +1,4 @@
-//! The objects that came over the API, as they are kept on disk.
+//! The objects that came over the API, as they are kept in redb.
 
 use std::sync::Arc;
 

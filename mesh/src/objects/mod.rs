@@ -1,7 +1,7 @@
 //! Objects over HTTP, in the shape of Kubernetes' API, so that `kubectl` and Knative's tools work against an agent or a gateway.
 //!
 //! [`Objects`] shows every object of the process, whoever brought it: the folder of manifests, the gateway, or the API itself,
-//! whose objects are kept in the state file. Owners never change what another holds; such a request is refused and names the holder.
+//! whose objects are kept in redb. Owners never change what another holds; such a request is refused and names the holder.
 //! [`routes`] serves it: discovery, OpenAPI, list, get, create, update, patch, server-side apply, delete, watch, tables.
 //!
 //! The files go from the data to the wire: `kept` is what is on disk, `status` (`flow_status` for what is made of Channels) says how an object stands, `view` is what is shown

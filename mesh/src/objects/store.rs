@@ -1,6 +1,6 @@
 //! The objects of this process: reading them, and changing those of the API one at a time.
 //!
-//! A change is validated, held against what others hold, made durable, applied to the Triggers, and only then shown and
+//! A change is validated, held against what others hold, made durable in redb, applied to the Triggers, and only then shown and
 //! answered. A deletion goes the other way round: the Trigger ends and is forgotten before its row goes. So a power cut in between
 //! leaves an object that nobody was told is there, or one that nobody was told is gone; never a Trigger without its object.
 

@@ -34,7 +34,7 @@ impl World {
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         let here = Box::new(|all: &Manifests| Ok(all.for_here()));
-        let objects = Objects::open(triggers.clone(), State::open(disk, "objects.state"), here).await;
+        let objects = Objects::open(triggers.clone(), State::open(disk, "objects.redb"), here).await;
         Self { brokers, triggers, objects }
     }
 
@@ -340,7 +340,7 @@ async fn a_damaged_state_costs_objects_but_no_cursor() {
     let world = World::open(dir.path()).await;
     let created = world.create(trigger("t")).await.expect("created");
     world.close().await;
-    std::fs::write(dir.path().join("objects.state"), b"no database").expect("written");
+    std::fs::write(dir.path().join("objects.redb"), b"no database").expect("written");
     let world = World::open(dir.path()).await;
     assert!(world.get(Kind::Trigger, "t").is_none(), "its object is gone");
     let uid = created["metadata"]["uid"].as_str().expect("a uid");

@@ -1,18 +1,18 @@
-//! What is keyed and changes seldom: objects, settings learnt. Kept in one file, on the same [`crate::storage::Storage`] as the
+//! What is keyed and changes seldom: objects, settings learnt. Kept in redb, on the same [`crate::storage::Storage`] as the
 //! journal, so that it runs on the simulated disk too.
 //!
-//! - [`State`] is typed tables. Every change writes the file anew and is durable when the call returns: nothing for what changes
-//!   with every event, right for a few kilobytes that change by hand.
-//! - Nothing is held in memory between calls.
-//! - A damaged file is set aside as `<name>.damaged-N`, with a warning, and an empty one takes its place. It costs what it held,
+//! - [`State`] is one redb file with typed tables. Every change is one commit that is durable when the call returns.
+//! - redb refuses all work after an I/O error; `State` opens it anew with the next call. After a failed sync the whole file is
+//!   written again first, because the kernel calls pages clean that may not be on the disk.
+//! - A damaged file is set aside as `<name>.damaged-N` and an empty one takes its place, with a warning. It costs what it held,
 //!   never an event, a cursor or a start.
 //! - [`DataDir`] says who owns a data folder: a second process is refused with the pid of the first.
 
-mod image;
+mod backend;
 mod lock;
 mod store;
 mod table;
 
 pub use lock::{DataDir, Lock, LockError};
-pub use store::{MAX_DAMAGED, MAX_STATE_BYTES, State, StateError};
+pub use store::{CACHE_BYTES, MAX_DAMAGED, State, StateError};
 pub use table::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Op, Table};

@@ -1,32 +1,36 @@
-//! The state file, and what is done when the disk fails or the file is damaged.
-//!
-//! Every change writes the whole file anew beside the old one, syncs it, and renames it over the old one. A power cut before the
-//! rename leaves the old file and a `.new` that the next change overwrites; after it, one of the two under the name, whole.
+//! The redb file, and what is done when it fails or is damaged.
 
 use std::fmt;
 use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::image::{self, Rows};
+use super::backend::{Backend, Doubt};
 use super::{Op, Table};
-use crate::storage::{Storage, read_exact_at};
+use crate::storage::{Storage, StorageFile};
 
-/// Most bytes that all keys and values may have together: a change costs as many written bytes as there are.
-pub const MAX_STATE_BYTES: usize = 16 << 20;
+/// Memory that redb may use for its pages. What is kept here is small and read seldom.
+pub const CACHE_BYTES: usize = 256 << 10;
 
 /// Damaged files that are kept for a look at them; the oldest goes when there are more.
 pub const MAX_DAMAGED: usize = 3;
 
+type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
 /// Why the state could not be read or changed.
 #[derive(Debug, Error)]
 pub enum StateError {
-    /// The file system failed. Whether a change that was being made is there is not known: make it again.
+    /// The file system failed. Whether a change that was being made is there is not known: make it again. The next call opens
+    /// the file anew.
     #[error("state {path}: {source}")]
     Io {
         /// The file.
@@ -44,10 +48,10 @@ pub enum StateError {
         /// What does not fit.
         why: String,
     },
-    /// A key or value is too long, or all of them together are.
+    /// A key or value is too long.
     #[error("state table {table}: a {what} of {size} bytes is longer than the {limit} allowed")]
     TooLarge {
-        /// `key`, `value` or `file`.
+        /// `key` or `value`.
         what: &'static str,
         /// The table.
         table: &'static str,
@@ -58,23 +62,17 @@ pub enum StateError {
     },
 }
 
-/// Keyed tables in one file. Cheap to clone. Every call reads the file, and blocks on the disk: make it off the runtime.
+/// Keyed tables in one file. Cheap to clone. Every call blocks on the disk: make it off the runtime.
 #[derive(Clone)]
 pub struct State(Arc<Inner>);
 
 struct Inner {
     storage: Arc<dyn Storage>,
     path: String,
-    /// One call at a time.
-    turn: Mutex<Doubt>,
+    /// `None` after a failure, until the next call.
+    database: Mutex<Option<Database>>,
+    doubt: Arc<Doubt>,
     set_aside: AtomicU64,
-}
-
-/// Whether a rename was made that may not be on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    None,
-    Name,
 }
 
 impl fmt::Debug for State {
@@ -83,16 +81,62 @@ impl fmt::Debug for State {
     }
 }
 
+/// Why an attempt did not work out.
+#[derive(Debug)]
+enum Failure {
+    /// The disk: open anew with the next call.
+    Io(io::Error),
+    /// The file is not what redb wrote, as an error or a panic says.
+    Damaged(String),
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Io(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                Self::Damaged(e.to_string())
+            }
+            StorageError::Io(e) => Self::Io(e),
+            StorageError::Corrupted(why) => Self::Damaged(why),
+            other => Self::Io(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+impl From<redb::Error> for Failure {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(e) => StorageError::Io(e).into(),
+            redb::Error::Corrupted(why) => Self::Damaged(why),
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => Self::Io(io::Error::other(error.to_string())),
+            // The types of our tables never change, so a file that has others is not ours.
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        redb::Error::from(error).into()
+    }
+}
+
 impl State {
-    /// Opens the file `path` of `storage`, which is made with the first change.
+    /// Opens the file `path` of `storage`, made if absent.
     ///
-    /// Never fails: a damaged file is set aside, and where the disk fails calls return its error until it works again.
+    /// Never fails: a damaged file is set aside, and where the disk fails the file is opened with the first call that finds
+    /// it working; until then calls return the disk's error.
     #[must_use]
     pub fn open(storage: Arc<dyn Storage>, path: &str) -> Self {
-        let turn = Mutex::new(Doubt::None);
-        let inner = Inner { storage, path: path.to_owned(), turn, set_aside: AtomicU64::new(0) };
-        if let Err(e) = inner.rows() {
-            warn!(path, error = %e, "the state file cannot be read: trying again when it is needed");
+        let inner = Inner {
+            storage,
+            path: path.to_owned(),
+            database: Mutex::new(None),
+            doubt: Arc::default(),
+            set_aside: AtomicU64::new(0),
+        };
+        if let Err(e) = inner.with(|_| Ok(())) {
+            warn!(path, error = %e, "the state file cannot be opened: trying again when it is needed");
         }
         Self(Arc::new(inner))
     }
@@ -102,8 +146,12 @@ impl State {
     /// # Errors
     /// See [`StateError`].
     pub fn get<V: DeserializeOwned>(&self, table: Table<V>, key: &[u8]) -> Result<Option<V>, StateError> {
-        let rows = self.0.rows()?;
-        rows.get(&(table.name().to_owned(), key.to_vec())).map(|bytes| table.decode(key, bytes)).transpose()
+        let bytes = self.0.with(|database| {
+            let Some(rows) = rows(database, table.name())? else { return Ok(None) };
+            let value = rows.get(key)?;
+            Ok(value.map(|v| v.value().to_vec()))
+        })?;
+        bytes.map(|bytes| table.decode(key, &bytes)).transpose()
     }
 
     /// All keys that begin with `prefix` and their values, in the order of the keys.
@@ -111,10 +159,19 @@ impl State {
     /// # Errors
     /// See [`StateError`].
     pub fn scan<V: DeserializeOwned>(&self, table: Table<V>, prefix: &[u8]) -> Result<Vec<(Vec<u8>, V)>, StateError> {
-        let rows = self.0.rows()?;
-        let from = (table.name().to_owned(), prefix.to_vec());
-        let found = rows.range(from..).take_while(|((name, key), _)| name == table.name() && key.starts_with(prefix));
-        found.map(|((_, key), bytes)| table.decode(key, bytes).map(|value| (key.clone(), value))).collect()
+        let found = self.0.with(|database| {
+            let mut found = Vec::new();
+            let Some(rows) = rows(database, table.name())? else { return Ok(found) };
+            for row in rows.range::<&[u8]>((Bound::Included(prefix), Bound::Unbounded))? {
+                let (key, value) = row?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            Ok(found)
+        })?;
+        found.into_iter().map(|(key, bytes)| table.decode(&key, &bytes).map(|value| (key, value))).collect()
     }
 
     /// Sets a key, durably.
@@ -138,7 +195,18 @@ impl State {
     /// # Errors
     /// See [`StateError`].
     pub fn apply(&self, ops: &[Op]) -> Result<(), StateError> {
-        self.0.change(ops)
+        self.0.with(|database| {
+            let change = database.begin_write().map_err(redb::Error::from)?;
+            for op in ops {
+                let mut rows = change.open_table(Bytes::new(op.table)).map_err(redb::Error::from)?;
+                match &op.value {
+                    Some(value) => rows.insert(&*op.key, &**value)?,
+                    None => rows.remove(&*op.key)?,
+                };
+            }
+            change.commit().map_err(redb::Error::from)?;
+            Ok(())
+        })
     }
 
     /// How many damaged files were set aside since this was opened; what they held is gone.
@@ -148,86 +216,98 @@ impl State {
     }
 }
 
-impl Inner {
-    fn rows(&self) -> Result<Rows, StateError> {
-        let mut doubt = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.load(&mut doubt).map_err(|e| self.error(e))
+/// A table's rows as of now, if the table exists.
+fn rows(database: &Database, table: &'static str) -> Result<Option<Rows>, Failure> {
+    match database.begin_read().map_err(redb::Error::from)?.open_table(Bytes::new(table)) {
+        Ok(rows) => Ok(Some(rows)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(e) => Err(redb::Error::from(e).into()),
     }
+}
 
-    fn change(&self, ops: &[Op]) -> Result<(), StateError> {
-        let mut doubt = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = self.load(&mut doubt).map_err(|e| self.error(e))?;
-        for Op { table, key, value } in ops {
-            let place = ((*table).to_owned(), key.clone());
-            match value {
-                Some(value) => rows.insert(place, value.clone()),
-                None => rows.remove(&place),
+impl Inner {
+    /// Runs `work` on the database, opening it if need be. Where the work finds damage the file is checked as a whole: if it
+    /// is sound the work is done again, else it is done on an empty file.
+    fn with<T>(&self, work: impl Fn(&Database) -> Result<T, Failure>) -> Result<T, StateError> {
+        let mut held = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damage = None;
+        // Once as it is, once after a check of the file, once on an empty file.
+        for _ in 0..3 {
+            let database = match held.take() {
+                Some(database) => database,
+                None => self.reopen().map_err(|e| self.error(e))?,
             };
+            match guarded(|| work(&database)) {
+                Ok(value) => {
+                    *held = Some(database);
+                    return Ok(value);
+                }
+                Err(Failure::Io(e)) => {
+                    close(database);
+                    return Err(self.error(e));
+                }
+                Err(Failure::Damaged(why)) => {
+                    close(database);
+                    if damage.is_some() {
+                        self.put_aside(&why).map_err(|e| self.error(e))?;
+                    }
+                    damage = Some(why);
+                }
+            }
         }
-        let bytes = image::write(&rows);
-        if let (Some(last), true) = (ops.last(), bytes.len() > MAX_STATE_BYTES) {
-            return Err(StateError::TooLarge {
-                what: "file",
-                table: last.table,
-                size: bytes.len(),
-                limit: MAX_STATE_BYTES,
-            });
-        }
-        self.store(&bytes, &mut doubt).map_err(|e| self.error(e))
+        Err(self.error(io::Error::other(damage.unwrap_or_default())))
     }
 
     fn error(&self, source: io::Error) -> StateError {
         StateError::Io { path: self.path.clone(), source }
     }
 
-    /// What the file holds, and nothing where there is none. A damaged one is set aside.
-    fn load(&self, doubt: &mut Doubt) -> io::Result<Rows> {
-        let bytes = match self.storage.open(&self.path, false) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Rows::new()),
-            Err(e) => return Err(e),
-            Ok(file) => {
-                let len = usize::try_from(file.len()?).ok().filter(|len| *len <= MAX_STATE_BYTES);
-                let mut bytes = vec![0; len.unwrap_or(0)];
-                read_exact_at(&*file, &mut bytes, 0)?;
-                bytes
-            }
-        };
-        match image::read(&bytes) {
-            Ok(rows) => {
-                if *doubt == Doubt::Name {
-                    // What is read here is acted upon, so it must not be gone after a power cut.
-                    self.store(&bytes, doubt)?;
-                }
-                Ok(rows)
-            }
-            Err(why) => {
-                self.put_aside(why)?;
-                *doubt = Doubt::None;
-                Ok(Rows::new())
+    /// Opens the file, or an empty one in its place if it is damaged.
+    fn reopen(&self) -> io::Result<Database> {
+        for _ in 0..2 {
+            // The check reads all pages and commits. Where that commit finds no room, reading without a check is better
+            // than not reading.
+            let opened = match guarded(|| self.open_file(true)) {
+                Err(Failure::Io(_)) => guarded(|| self.open_file(false)),
+                other => other,
+            };
+            match opened {
+                Ok(database) => return Ok(database),
+                Err(Failure::Io(e)) => return Err(e),
+                Err(Failure::Damaged(why)) => self.put_aside(&why)?,
             }
         }
+        Err(io::Error::other("a new and empty state file is unusable"))
     }
 
-    /// Puts a file with these bytes into the place of the old one.
-    fn store(&self, bytes: &[u8], doubt: &mut Doubt) -> io::Result<()> {
+    /// redb trusts what it reads unless the file as a whole is checked.
+    fn open_file(&self, check: bool) -> Result<Database, Failure> {
+        let file = match self.storage.open(&self.path, false) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_file()?,
+            other => other.map_err(Failure::Io)?,
+        };
+        self.doubt.settle(&*file).map_err(Failure::Io)?;
+        let path = self.path.clone();
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES);
+        builder.set_check_integrity_on_open(check);
+        builder.set_repair_callback(move |_| debug!(path, "checking the state file"));
+        Ok(builder.create_with_backend(Backend { file, doubt: Arc::clone(&self.doubt) })?)
+    }
+
+    /// Makes an empty file beside its place and puts it there when it is whole: a power cut before the rename leaves a
+    /// `.new` that the next start makes again, never a half-made file under the real name.
+    fn make_file(&self) -> Result<Arc<dyn StorageFile>, Failure> {
         let new = format!("{}.new", self.path);
-        let written = self.storage.open(&new, true).and_then(|file| {
-            file.set_len(0)?;
-            file.write_all_at(bytes, 0)?;
-            // durable before: the content must be there before the name says so.
-            file.sync_data()
-        });
-        if let Err(error) = written {
-            // Its room is given back; where that fails too, the next change writes it anew.
-            let _ = self.storage.remove(&new);
-            return Err(error);
-        }
-        *doubt = Doubt::Name;
-        self.storage.rename(&new, &self.path)?;
-        // durable before: the name, before the change is answered.
-        self.storage.sync_dir(folder(&self.path))?;
-        *doubt = Doubt::None;
-        Ok(())
+        let file = self.storage.open(&new, true).map_err(Failure::Io)?;
+        file.set_len(0).map_err(Failure::Io)?;
+        let backend = Backend { file: Arc::clone(&file), doubt: Arc::clone(&self.doubt) };
+        drop(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?);
+        // durable before: the content must be there before the name says so, and the name before a commit is answered.
+        file.sync_data().and_then(|()| self.doubt.settle(&*file)).map_err(Failure::Io)?;
+        self.storage.rename(&new, &self.path).map_err(Failure::Io)?;
+        self.storage.sync_dir(folder(&self.path)).map_err(Failure::Io)?;
+        Ok(file)
     }
 
     /// Renames the damaged file. Before the folder is synced a power cut leaves it under its old name, and the next start does
@@ -243,6 +323,7 @@ impl Inner {
         let to = format!("{}.damaged-{number}", self.path);
         self.storage.rename(&self.path, &to)?;
         self.storage.sync_dir(dir)?;
+        self.doubt.forget();
         self.set_aside.fetch_add(1, Ordering::Relaxed);
         warn!(path = self.path, why, kept_as = to, "the state file is damaged: set aside, beginning with an empty one");
         let surplus = (numbers.len() + 1).saturating_sub(MAX_DAMAGED);
@@ -254,6 +335,22 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Runs `work`; redb panics on some damage, which is then damage like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Failure::Damaged(format!("panic: {}", text.unwrap_or("of no text"))))
+    })
+}
+
+/// Closes a database that failed; it may panic once more while it does.
+fn close(database: Database) {
+    let _ = guarded(|| {
+        drop(database);
+        Ok(())
+    });
 }
 
 fn folder(path: &str) -> &str {

@@ -21,7 +21,7 @@ fn setting(text: &str) -> Setting {
 }
 
 fn state(disk: &SimDisk) -> State {
-    State::open(Arc::new(disk.clone()), "state.file")
+    State::open(Arc::new(disk.clone()), "state.redb")
 }
 
 #[test]
@@ -69,9 +69,9 @@ fn a_damaged_file_is_set_aside_and_few_of_them_are_kept() -> Result<(), StateErr
         assert_eq!(state.set_aside(), n.min(1));
         state.put(NUMBERS, b"n", &n)?;
         drop(state);
-        disk.open("state.file", false).expect("there").write_all_at(&[0xa5; 64], 0).expect("written");
+        disk.open("state.redb", false).expect("there").write_all_at(&[0xa5; 64], 0).expect("written");
     }
-    assert_eq!(disk.paths(), ["state.file", "state.file.damaged-2", "state.file.damaged-3", "state.file.damaged-4"]);
+    assert_eq!(disk.paths(), ["state.redb", "state.redb.damaged-2", "state.redb.damaged-3", "state.redb.damaged-4"]);
     Ok(())
 }
 
@@ -83,10 +83,10 @@ fn damage_anywhere_costs_no_start_and_no_call() {
         state.put(NUMBERS, &n.to_be_bytes(), &n).expect("put");
     }
     drop(state);
-    let bytes = disk.contents("state.file").expect("there");
-    for at in (0..bytes.len()).step_by(97) {
+    let bytes = disk.contents("state.redb").expect("there");
+    for at in (0..bytes.len()).step_by(997) {
         let copy = disk.power_cut_keeping_all();
-        let file = copy.open("state.file", false).expect("there");
+        let file = copy.open("state.redb", false).expect("there");
         file.write_all_at(&[0xff; 300], at as u64).expect("written");
         let state = self::state(&copy);
         for n in 0..200_u64 {
@@ -95,9 +95,9 @@ fn damage_anywhere_costs_no_start_and_no_call() {
         state.put(NUMBERS, b"new", &1).expect("put");
         assert_eq!(state.get(NUMBERS, b"new").expect("read"), Some(1));
     }
-    for len in (0..bytes.len() as u64).step_by(61) {
+    for len in (0..bytes.len() as u64).step_by(4096) {
         let copy = disk.power_cut_keeping_all();
-        copy.open("state.file", false).expect("there").set_len(len).expect("cut");
+        copy.open("state.redb", false).expect("there").set_len(len).expect("cut");
         let state = self::state(&copy);
         state.put(NUMBERS, b"new", &1).expect("put");
         assert_eq!(state.get(NUMBERS, b"new").expect("read"), Some(1));

@@ -1,68 +1,82 @@
 //! What a client says beside publishing: subscribe, unsubscribe, acknowledge, ping, goodbye.
 
+use rumqttd::protocol::{DisconnectReasonCode, Packet, PubRecReason, SubscribeReasonCode, UnsubAckReason};
+
 use super::{Connection, End};
-use crate::mqtt::packet::control::{self, Filter, Packet};
-use crate::mqtt::packet::frame::kind;
 use crate::mqtt::packet::topic::filter_is_valid;
-use crate::mqtt::packet::{Fault, reason};
+use crate::mqtt::packet::{Fault, control};
 use crate::mqtt::subscriptions::Options;
 
 impl Connection {
     /// A packet other than PUBLISH and PUBREL.
-    pub(super) fn handle(&mut self, packet: &Packet<'_>, out: &mut Vec<u8>) {
+    pub(super) fn handle(&mut self, packet: Packet, out: &mut Vec<u8>) {
         let version = self.flow.version;
-        match *packet {
-            Packet::PingReq => control::pingresp(out),
-            Packet::Subscribe { packet_id, identifier, ref filters } => {
-                let codes: Vec<u8> = filters.iter().map(|filter| self.subscribe(filter, identifier)).collect();
-                control::suback(out, version, packet_id, &codes);
+        match packet {
+            Packet::PingReq(_) => control::pingresp(out, version),
+            Packet::Subscribe(subscribe, properties) => {
+                let identifier = properties.and_then(|p| p.id);
+                if identifier == Some(0) {
+                    return self.fault(Fault::protocol("subscription identifier 0"));
+                }
+                let identifier = identifier.and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+                let codes = subscribe.filters.iter().map(|filter| self.subscribe(filter, identifier)).collect();
+                control::suback(out, version, subscribe.pkid, codes);
             }
-            Packet::Unsubscribe { packet_id, ref filters } => {
-                let remove = |filter: &&str| match self.hub.unsubscribe(&self.seat.session, filter) {
-                    true => reason::SUCCESS,
-                    false => reason::NO_SUBSCRIPTION_EXISTED,
+            Packet::Unsubscribe(unsubscribe, _) => {
+                let remove = |filter: &String| match self.hub.unsubscribe(&self.seat.session, filter) {
+                    true => UnsubAckReason::Success,
+                    false => UnsubAckReason::NoSubscriptionExisted,
                 };
-                let codes: Vec<u8> = filters.iter().map(remove).collect();
-                control::unsuback(out, version, packet_id, &codes);
+                let reasons = unsubscribe.filters.iter().map(remove).collect();
+                control::unsuback(out, version, unsubscribe.pkid, reasons);
             }
-            Packet::PubAck { packet_id } => {
+            Packet::PubAck(puback, _) => {
                 if let Some(in_flight) = &mut self.in_flight {
-                    in_flight.acknowledged(packet_id);
+                    in_flight.acknowledged(puback.pkid);
                 }
             }
-            Packet::PubRec { packet_id, reason } => {
-                let refused = reason >= reason::UNSPECIFIED;
-                let known = self.in_flight.as_mut().map_or(Some(false), |flight| flight.received(packet_id, refused));
+            Packet::PubRec(pubrec, _) => {
+                let refused = !matches!(pubrec.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
+                let known = self.in_flight.as_mut().map_or(Some(false), |flight| flight.received(pubrec.pkid, refused));
                 if let Some(known) = known {
-                    let reason = if known { reason::SUCCESS } else { reason::PACKET_ID_NOT_FOUND };
-                    control::acknowledge(out, version, kind::PUBREL, packet_id, reason);
+                    control::pubrel(out, version, pubrec.pkid, known);
                 }
             }
-            Packet::PubComp { packet_id } => {
+            Packet::PubComp(pubcomp, _) => {
                 if let Some(in_flight) = &mut self.in_flight {
-                    in_flight.completed(packet_id);
+                    in_flight.completed(pubcomp.pkid);
                 }
             }
-            Packet::Disconnect { reason, session_expiry } => self.disconnect(reason, session_expiry),
-            Packet::PubRel { .. } => self.fault(Fault::protocol("a packet that a client must not send")),
+            Packet::Disconnect(disconnect, properties) => {
+                let expiry = properties.and_then(|p| p.session_expiry_interval);
+                self.disconnect(disconnect.reason_code, expiry);
+            }
+            _ => self.fault(Fault::protocol("a packet that a client must not send")),
         }
     }
 
-    /// The code that answers it.
-    fn subscribe(&self, filter: &Filter<'_>, identifier: u32) -> u8 {
+    fn subscribe(&self, filter: &rumqttd::protocol::Filter, identifier: u32) -> SubscribeReasonCode {
         if filter.path.starts_with("$share/") {
-            return reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+            return SubscribeReasonCode::SharedSubscriptionsNotSupported;
         }
-        if !filter_is_valid(filter.path, &self.hub.limits) {
-            return reason::TOPIC_FILTER_INVALID;
+        if !filter_is_valid(&filter.path, &self.hub.limits) {
+            return SubscribeReasonCode::TopicFilterInvalid;
         }
-        let Filter { qos, no_local, retain_as_published, .. } = *filter;
-        let options = Options { qos, no_local, retain_as_published, identifier };
-        if self.hub.subscribe(&self.seat.session, filter.path, options) { qos } else { reason::QUOTA_EXCEEDED }
+        let options = Options {
+            qos: filter.qos as u8,
+            no_local: filter.nolocal,
+            retain_as_published: filter.preserve_retain,
+            identifier,
+        };
+        if self.hub.subscribe(&self.seat.session, &filter.path, options) {
+            SubscribeReasonCode::Success(filter.qos)
+        } else {
+            SubscribeReasonCode::QuotaExceeded
+        }
     }
 
     /// DISCONNECT (5.0, 3.14): without its will unless the client asks for it.
-    fn disconnect(&mut self, code: u8, expiry: Option<u32>) {
+    fn disconnect(&mut self, code: DisconnectReasonCode, expiry: Option<u32>) {
         match expiry {
             Some(seconds) if seconds > 0 && self.seat.expiry_seconds == 0 => {
                 return self.fault(Fault::protocol("a session expiry that was 0 cannot be raised"));
@@ -73,7 +87,7 @@ impl Connection {
             }
             None => {}
         }
-        if code == reason::SUCCESS {
+        if code == DisconnectReasonCode::NormalDisconnection {
             self.seat.will = None;
         }
         self.finish(End::Goodbye);

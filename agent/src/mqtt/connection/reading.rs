@@ -120,7 +120,7 @@ impl Connection {
                 let (len, ping) = (frame.whole.len(), frame.whole == [kind::PINGREQ << 4, 0]);
                 if ping {
                     self.input.drain(at..at + len);
-                    control::pingresp(out);
+                    control::pingresp(out, self.flow.version);
                 } else {
                     at += len;
                 }
@@ -177,7 +177,7 @@ impl Connection {
                     let Ok(Some(frame)) = Frame::next(rest, usize::MAX) else { return };
                     at += frame.whole.len();
                     match control::decode(&frame, self.flow.version) {
-                        Ok(packet) => self.handle(&packet, out),
+                        Ok(packet) => self.handle(packet, out),
                         Err(fault) => self.fault(fault),
                     }
                 }

@@ -1,11 +1,13 @@
 //! CONNECT (5.0 and 3.1.1, 3.1): which version it is, whether it is well-formed, and what it asks.
 
+use bytes::BytesMut;
+use rumqttd::protocol::{ConnectReturnCode, Packet};
+
 use super::frame::{Frame, kind};
 use super::properties::{self, IN_CONNECT, IN_WILL, Value, Walk, id};
-use super::reason::ConnectReturnCode;
 use super::topic::check_name;
 use super::wire::Wire;
-use super::{Fault, Version};
+use super::{Fault, Version, control};
 use crate::mqtt::limits::Limits;
 
 /// A CONNECT that is well-formed.
@@ -77,10 +79,38 @@ impl Connect {
         if checked.auth_method {
             return Err(Refusal::Answer(version, ConnectReturnCode::BadAuthenticationMethod));
         }
-        // Binary in the standard, text in our credentials.
-        let password = checked.password.map(std::str::from_utf8).transpose();
-        let password = password.map_err(|_| Refusal::Answer(version, ConnectReturnCode::BadUserNamePassword))?;
-        Ok(Self { version, password: password.map(str::to_owned), ..checked.connect })
+        if checked.password.is_some_and(|password| std::str::from_utf8(password).is_err()) {
+            // The codec takes text only, and so do our credentials.
+            return Err(Refusal::Answer(version, ConnectReturnCode::BadUserNamePassword));
+        }
+        let mut stream = BytesMut::from(frame.whole);
+        let Packet::Connect(connect, properties, will, will_properties, login) =
+            control::run(&mut stream, version).map_err(malformed)?
+        else {
+            return Err(Fault::protocol("the first packet is no CONNECT").into());
+        };
+        let will = will.map(|will| {
+            Box::new(Will {
+                topic: String::from_utf8_lossy(&will.topic).into_owned(),
+                payload: will.message.to_vec(),
+                qos: will.qos as u8,
+                retain: will.retain,
+                properties: checked.will_properties,
+                delay_seconds: will_properties.and_then(|p| p.delay_interval).unwrap_or(0),
+            })
+        });
+        Ok(Self {
+            version,
+            client_id: connect.client_id,
+            clean: connect.clean_session,
+            keep_alive: connect.keep_alive,
+            user_name: login.as_ref().map(|login| login.username.clone()),
+            password: login.map(|login| login.password),
+            will,
+            session_expiry: properties.as_ref().and_then(|p| p.session_expiry_interval),
+            receive_maximum: properties.as_ref().and_then(|p| p.receive_maximum).unwrap_or(u16::MAX),
+            max_packet_bytes: properties.as_ref().and_then(|p| p.max_packet_size).unwrap_or(u32::MAX),
+        })
     }
 }
 
@@ -100,11 +130,11 @@ fn version(wire: &mut Wire<'_>) -> Result<Version, Refusal> {
     }
 }
 
-/// What is read, and what is still to be judged.
+/// What the codec does not look at, or does not give us.
 struct Checked<'a> {
-    connect: Connect,
     auth_method: bool,
     password: Option<&'a [u8]>,
+    will_properties: Vec<u8>,
 }
 
 impl<'a> Checked<'a> {
@@ -113,48 +143,34 @@ impl<'a> Checked<'a> {
         wire.binary()?;
         wire.u8()?;
         let flags = wire.u8()?;
-        let (has_will, qos, retain) = (flags & 4 != 0, (flags >> 3) & 3, flags & 0x20 != 0);
-        let (has_password, has_user_name) = (flags & 0x40 != 0, flags & 0x80 != 0);
+        let (will, will_qos, will_retain) = (flags & 4 != 0, (flags >> 3) & 3, flags & 0x20 != 0);
+        let (password, user_name) = (flags & 0x40 != 0, flags & 0x80 != 0);
         if flags & 1 != 0 {
             return Err(Fault::malformed("a reserved flag of CONNECT"));
         }
-        if qos == 3 || (!has_will && (qos != 0 || retain)) {
+        if will_qos == 3 || (!will && (will_qos != 0 || will_retain)) {
             return Err(Fault::malformed("the will's flags"));
         }
-        if version == Version::V4 && has_password && !has_user_name {
+        if version == Version::V4 && password && !user_name {
             return Err(Fault::malformed("a password without a user name"));
         }
-        let connect = Connect {
-            version,
-            client_id: String::new(),
-            clean: flags & 2 != 0,
-            keep_alive: wire.u16()?,
-            user_name: None,
-            password: None,
-            will: None,
-            session_expiry: None,
-            receive_maximum: u16::MAX,
-            max_packet_bytes: u32::MAX,
-        };
-        let mut checked = Self { connect, auth_method: false, password: None };
+        wire.u16()?;
+        let mut checked = Self { auth_method: false, password: None, will_properties: Vec::new() };
         if version == Version::V5 {
             checked.connect_properties(properties::section(&mut wire)?)?;
         }
-        checked.connect.client_id = wire.text()?.to_owned();
-        if has_will {
-            let (mut properties, mut delay_seconds) = (Vec::new(), 0);
+        wire.text()?;
+        if will {
             if version == Version::V5 {
-                (properties, delay_seconds) = will_properties(properties::section(&mut wire)?)?;
+                checked.keep_will_properties(properties::section(&mut wire)?)?;
             }
-            let topic = wire.text()?;
-            check_name(topic, limits)?;
-            let (topic, payload) = (topic.to_owned(), wire.binary()?.to_vec());
-            checked.connect.will = Some(Box::new(Will { topic, payload, qos, retain, properties, delay_seconds }));
+            check_name(wire.text()?, limits)?;
+            wire.binary()?;
         }
-        if has_user_name {
-            checked.connect.user_name = Some(wire.text()?.to_owned());
+        if user_name {
+            wire.text()?;
         }
-        if has_password {
+        if password {
             checked.password = Some(wire.binary()?);
         }
         if wire.is_empty() { Ok(checked) } else { Err(Fault::malformed("CONNECT is longer than its contents")) }
@@ -170,30 +186,25 @@ impl<'a> Checked<'a> {
                 (id::RECEIVE_MAXIMUM, Value::Two(0)) | (id::MAXIMUM_PACKET_SIZE, Value::Four(0)) => {
                     return Err(Fault::protocol("a maximum of 0"));
                 }
-                (id::SESSION_EXPIRY, Value::Four(seconds)) => self.connect.session_expiry = Some(seconds),
-                (id::RECEIVE_MAXIMUM, Value::Two(most)) => self.connect.receive_maximum = most,
-                (id::MAXIMUM_PACKET_SIZE, Value::Four(bytes)) => self.connect.max_packet_bytes = bytes,
                 _ => {}
             }
         }
         if auth_data && !self.auth_method { Err(Fault::protocol("authentication data without a method")) } else { Ok(()) }
     }
-}
 
-/// The raw properties of a will but its delay, and the delay in seconds.
-fn will_properties(raw: &[u8]) -> Result<(Vec<u8>, u32), Fault> {
-    let (mut kept, mut delay) = (Vec::new(), 0);
-    for property in Walk::new(raw, IN_WILL) {
-        let property = property?;
-        match (property.id, property.value) {
-            (id::WILL_DELAY, Value::Four(seconds)) => delay = seconds,
-            (id::RESPONSE_TOPIC, Value::Text(topic)) if topic.is_empty() || topic.contains(['+', '#']) => {
-                return Err(Fault::protocol("a response topic must be a topic name"));
+    fn keep_will_properties(&mut self, raw: &[u8]) -> Result<(), Fault> {
+        for property in Walk::new(raw, IN_WILL) {
+            let property = property?;
+            match (property.id, property.value) {
+                (id::WILL_DELAY, _) => {}
+                (id::RESPONSE_TOPIC, Value::Text(topic)) if topic.is_empty() || topic.contains(['+', '#']) => {
+                    return Err(Fault::protocol("a response topic must be a topic name"));
+                }
+                _ => self.will_properties.extend_from_slice(property.raw),
             }
-            _ => kept.extend_from_slice(property.raw),
         }
+        Ok(())
     }
-    Ok((kept, delay))
 }
 
 #[cfg(test)]

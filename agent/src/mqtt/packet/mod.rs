@@ -1,8 +1,9 @@
 //! MQTT packets: bytes to values and back.
 //!
 //! PUBLISH and the fixed header have parsers of our own that borrow and do not allocate, because they are the hot path and
-//! because a PUBLISH must be kept with its properties in order. The rest is as strict and as plain, in [`connect`] and [`control`].
-//! `docs/decisions/0003-mqtt-codecs.md` says why none of it is from a crate.
+//! because a PUBLISH must be kept with its properties in order. Everything else goes through rumqttd's codecs behind
+//! [`control`], which checks first what those codecs take on trust, and catches a panic if one should come all the same.
+//! `docs/decisions/0003-mqtt-codecs.md` says why.
 
 pub(super) mod connect;
 pub(super) mod control;

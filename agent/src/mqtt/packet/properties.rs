@@ -12,7 +12,6 @@ pub(in crate::mqtt) mod id {
     pub(in crate::mqtt) const CORRELATION_DATA: u8 = 0x09;
     pub(in crate::mqtt) const SUBSCRIPTION_ID: u8 = 0x0b;
     pub(in crate::mqtt) const SESSION_EXPIRY: u8 = 0x11;
-    pub(in crate::mqtt) const ASSIGNED_CLIENT_ID: u8 = 0x12;
     pub(in crate::mqtt) const AUTH_METHOD: u8 = 0x15;
     pub(in crate::mqtt) const AUTH_DATA: u8 = 0x16;
     pub(in crate::mqtt) const REQUEST_PROBLEM_INFO: u8 = 0x17;
@@ -22,12 +21,8 @@ pub(in crate::mqtt) mod id {
     pub(in crate::mqtt) const RECEIVE_MAXIMUM: u8 = 0x21;
     pub(in crate::mqtt) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub(in crate::mqtt) const TOPIC_ALIAS: u8 = 0x23;
-    pub(in crate::mqtt) const RETAIN_AVAILABLE: u8 = 0x25;
     pub(in crate::mqtt) const USER_PROPERTY: u8 = 0x26;
     pub(in crate::mqtt) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
-    pub(in crate::mqtt) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
-    pub(in crate::mqtt) const SUBSCRIPTION_ID_AVAILABLE: u8 = 0x29;
-    pub(in crate::mqtt) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2a;
 }
 
 /// Properties that may stand in a PUBLISH from a client (5.0, 3.3.2.3). A subscription identifier may not.

@@ -3,7 +3,7 @@
 use super::connect::Connect;
 use super::frame::{Frame, kind};
 use super::publish::{Outgoing, Publish};
-use super::{Fault, Version, control};
+use super::{Fault, Version, control, reason};
 use crate::mqtt::limits::Limits;
 
 /// Largest packet here.
@@ -46,7 +46,10 @@ fn decode_in(stream: &[u8], piece: usize, mut connected: Option<Version>) -> Vec
                         format!("{connect:?}")
                     })
                 }
-                Some(version) => decode(&frame, version).map_err(|fault| fault.to_string()),
+                Some(version) => decode(&frame, version).map_err(|fault| {
+                    assert_ne!(fault.reason, reason::UNSPECIFIED, "the codec panicked");
+                    fault.to_string()
+                }),
             };
             let ended = decoded.is_err();
             found.push(decoded.unwrap_or_else(|why| why));
