@@ -49,6 +49,8 @@ pub struct Agent {
     brokers: Brokers,
     triggers: Triggers,
     files: Arc<tokio::sync::Mutex<FileSet>>,
+    /// Tells who mends `files` that they were read again.
+    reloaded: Arc<tokio::sync::Notify>,
     objects: Objects,
     certificates: Vec<(&'static str, ServerTls)>,
     credentials: Option<Credentials>,
@@ -187,7 +189,8 @@ impl Agent {
             "the HTTP listener"
         });
         let files = Arc::new(tokio::sync::Mutex::new(files));
-        listeners.spawn(mend(files.clone(), objects.clone(), sources.clone()));
+        let reloaded = Arc::new(tokio::sync::Notify::new());
+        listeners.spawn(mend(files.clone(), objects.clone(), reloaded.clone(), sources.clone()));
         let (stop, shown) = (sources.clone(), objects.clone());
         listeners.spawn(async move {
             shown.follow(stop).await;
@@ -206,6 +209,7 @@ impl Agent {
             brokers,
             triggers,
             files,
+            reloaded,
             objects,
             certificates,
             credentials,
@@ -262,6 +266,7 @@ impl Daemon for Agent {
         }
         let applied = self.files.lock().await.apply_again().await;
         self.objects.show_files(applied);
+        self.reloaded.notify_one();
     }
 
     async fn stop(mut self) {
@@ -275,8 +280,20 @@ impl Daemon for Agent {
 }
 
 /// While the folder of manifests is refused, looks whether it has been mended. What could be used is read again on SIGHUP only.
-async fn mend(files: Arc<tokio::sync::Mutex<FileSet>>, objects: Objects, stop: CancellationToken) -> &'static str {
-    while stop.run_until_cancelled(tokio::time::sleep(process::LOOK_EVERY)).await.is_some() {
+async fn mend(
+    files: Arc<tokio::sync::Mutex<FileSet>>,
+    objects: Objects,
+    reloaded: Arc<tokio::sync::Notify>,
+    stop: CancellationToken,
+) -> &'static str {
+    loop {
+        // Nothing wakes an agent whose manifests are in order.
+        let refused = files.lock().await.refused();
+        let waited =
+            async { if refused { tokio::time::sleep(process::LOOK_EVERY).await } else { reloaded.notified().await } };
+        if stop.run_until_cancelled(waited).await.is_none() {
+            break;
+        }
         let mut files = files.lock().await;
         if files.refused() {
             objects.show_files(files.look().await);

@@ -28,6 +28,11 @@ multiarch() {
     esac
 }
 
+# The file of a program: the command is `godwit`, the others have their crate's name.
+program_name() {
+    [ "$1" = cli ] && echo godwit || echo "godwit-$1"
+}
+
 # The version in Cargo.toml.
 version_of() { sed -nE 's/^version = "(.*)"/\1/p' "$root/Cargo.toml" | head -n 1; }
 
