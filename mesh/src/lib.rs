@@ -7,7 +7,6 @@
 //! binary needs. [`doctor`] looks at the board below all of it.
 
 pub mod broker;
-mod cbor;
 pub mod clock;
 pub mod config;
 pub mod delivery;

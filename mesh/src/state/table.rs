@@ -74,12 +74,12 @@ impl<V: Serialize> Table<V> {
 
 impl<V: DeserializeOwned> Table<V> {
     pub(super) fn decode(self, key: &[u8], bytes: &[u8]) -> Result<V, StateError> {
-        crate::cbor::read(bytes).map_err(|e| self.error(key, &e))
+        serde_cbor::from_slice(bytes).map_err(|e| self.error(key, &e))
     }
 }
 
 impl<V> Table<V> {
-    fn error(self, key: &[u8], why: &impl std::fmt::Display) -> StateError {
+    fn error(self, key: &[u8], why: &serde_cbor::Error) -> StateError {
         let key = String::from_utf8_lossy(key).into_owned();
         StateError::Value { table: self.name, key, why: why.to_string() }
     }

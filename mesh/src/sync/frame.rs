@@ -312,7 +312,7 @@ fn cbor<T: Serialize>(out: &mut Vec<u8>, body: &T) {
 }
 
 fn parse<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, SyncError> {
-    crate::cbor::read(bytes).map_err(|e| SyncError::malformed(what, e.to_string()))
+    serde_cbor::from_slice(bytes).map_err(|e| SyncError::malformed(what, e.to_string()))
 }
 
 /// A slice as a CBOR byte string, borrowed from the frame when read.
