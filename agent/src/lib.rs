@@ -23,7 +23,7 @@ use godwit_mesh::delivery::{DeliverySettings, Triggers};
 use godwit_mesh::door::{ClientTls, Credentials, ServerTls};
 use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::ops::Ops;
-use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
+use godwit_mesh::http::{Router, ServerMetrics, cursors, dead_letters, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::{AgentId, BrokerName};
 use godwit_mesh::objects::{self, Objects};
@@ -158,6 +158,7 @@ impl Agent {
         }
         let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
+        let router = dead_letters::routes(router, &triggers);
         let router = objects::routes(link::routes(router, &uplink), &objects);
         let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
 

@@ -19,7 +19,7 @@ use godwit_mesh::delivery::{DeliverySettings, Triggers};
 use godwit_mesh::door::{ClientTls, Credentials, ServerTls};
 use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::ops::Ops;
-use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
+use godwit_mesh::http::{Router, ServerMetrics, cursors, dead_letters, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
@@ -117,7 +117,7 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
-        let router = objects::routes(router, &objects);
+        let router = objects::routes(dead_letters::routes(router, &triggers), &objects);
         let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).naming_no_agent());
 
         let sources = CancellationToken::new();

@@ -9,10 +9,13 @@ mod dead_letters;
 mod digest;
 mod index;
 mod registry;
+mod settled;
 mod share;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use dead_letters::Account;
 pub(crate) use digest::UNTOLD;
 pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers};
+pub(crate) use settled::{Fate, Settled, Settling, passed};

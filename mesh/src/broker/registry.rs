@@ -92,6 +92,8 @@ pub struct Broker {
     /// Its part of the disk as it was last settled.
     max_bytes: AtomicU64,
     pub(super) dead_letters: OnceCell<Journal>,
+    /// Held by who settles dead letters.
+    pub(super) settling: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Broker {
@@ -304,6 +306,7 @@ impl Inner {
             max_bytes: AtomicU64::new(options.max_bytes),
             options,
             dead_letters: OnceCell::new(),
+            settling: Arc::default(),
         }))
     }
 

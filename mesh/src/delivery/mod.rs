@@ -5,12 +5,14 @@
 //!
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
 //! task does, `dispatcher` is the task, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide what
-//! follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
+//! follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives it back into people's
+//! hands, `live` tells of it all.
 
 mod attempt;
 mod dead_letter;
 mod dispatcher;
 pub(crate) mod identity;
+pub mod letters;
 mod live;
 mod outcome;
 pub(crate) mod plan;

@@ -255,6 +255,11 @@ impl Triggers {
         }
     }
 
+    /// What a Trigger's task goes by; `None` if there is no such Trigger here.
+    pub(super) fn running(&self, name: &ObjectName) -> Option<(Arc<Context>, Arc<Plan>)> {
+        self.0.table().entries.get(name).map(|entry| (self.0.context.clone(), entry.plan.clone()))
+    }
+
     /// The URL of one of this process's Brokers.
     #[must_use]
     pub fn broker_url(&self, name: &BrokerName) -> String {

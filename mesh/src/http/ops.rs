@@ -156,6 +156,18 @@ fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {
         samples.counter("godwit_broker_events_accepted", "Events ever appended, earlier starts included.", &labels, next.0);
         samples.gauge("godwit_broker_events_kept", "Events that can still be read.", &labels, next.since(first));
         samples.gauge("godwit_broker_journal_bytes", "Bytes of the journal's segment files.", &labels, journal.bytes());
+        if let Some(account) = broker.dead_letter_account() {
+            let help = "Dead letters that are neither replayed nor dropped.";
+            samples.gauge("godwit_dead_letters_pending", help, &labels, account.pending);
+            let mut tell = |outcome: &str, n: u64| {
+                let labels = [("namespace", namespace), ("broker", name), ("outcome", outcome)];
+                samples.counter("godwit_dead_letters_settled", "Dead letters replayed, or dropped by reason.", &labels, n);
+            };
+            tell("replayed", account.done.delivered);
+            for (reason, n) in &account.done.dropped {
+                tell(&format!("dropped_{}", reason.name()), *n);
+            }
+        }
         for consumer in journal.consumers() {
             let mut tell = |outcome: &str, n: u64| {
                 let labels =

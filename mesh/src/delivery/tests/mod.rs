@@ -1,6 +1,7 @@
 //! Whole deliveries against a subscriber that answers by script. The tests name the rule that they prove.
 
 mod failures;
+mod letters;
 mod replies;
 mod running;
 mod sending;
