@@ -39,6 +39,9 @@ impl Broker {
             "accepted": next,
             "consumers": journal.consumers().iter().map(consumer).collect::<Vec<_>>(),
         });
+        if let Some(deduplication) = self.deduplication() {
+            status["deduplicated"] = deduplication.counts().0.into();
+        }
         if let Some(dead_letters) = dead_letters {
             status["dead_letters"] = dead_letters;
         }

@@ -17,8 +17,9 @@ use super::attempt::{Outgoing, to_dead_letter_sink, to_subscriber};
 use super::dead_letter::{DeadLetter, DeadLetterHead, Mark};
 use super::live::Live;
 use super::outcome::{Cause, Failure};
-use super::plan::{Plan, Targets};
+use super::plan::{NotReady, Plan, Targets};
 use super::policy::{Attempts, Next, Policy};
+use super::retired;
 use super::store::append_dead_letter;
 use super::triggers::Context;
 use crate::broker::Broker;
@@ -73,6 +74,8 @@ enum Step {
     Delivered,
     DeadLettered,
     Wait(Duration),
+    /// The subscriber is gone for good.
+    Retired,
 }
 
 /// How a wait or a run through items ended.
@@ -135,7 +138,7 @@ impl Dispatcher {
         let mut made = self.context.brokers.watch();
         let targets = loop {
             made.mark_unchanged();
-            let targets = self.plan.resolve(&self.context.brokers, &self.context.settings.address);
+            let targets = self.plan.resolve(&self.context.brokers, &self.context.settings);
             self.live.resolved(&targets, &self.context.settings.address);
             match targets {
                 Ok(targets) => break targets,
@@ -155,6 +158,9 @@ impl Dispatcher {
         };
         let broker = self.context.brokers.get(&self.plan.broker)?;
         let consumer = broker.journal().consumer(&self.live.consumer(), self.plan.start(), self.plan.hold);
+        if let Some(why) = retired::why(broker.journal(), &self.live.uid, &self.plan) {
+            return self.retire(why).await;
+        }
         let running = Running { broker, targets, consumer };
         while let Err(error) = self.catch_up(&running).await {
             tracing::warn!(trigger = %self.plan.name, %error, "dead letters cannot be read; trying again");
@@ -163,6 +169,14 @@ impl Dispatcher {
             }
         }
         Some(running)
+    }
+
+    /// Waits for the end: the subscriber is gone for good.
+    async fn retire<T>(&self, why: NotReady) -> Option<T> {
+        tracing::warn!(trigger = %self.plan.name, reason = why.reason, why = %why.message, "the Trigger stands still");
+        self.live.resolved(&Err(why), &self.context.settings.address);
+        self.stop.cancelled().await;
+        None
     }
 
     /// Goes past the last dead letter if the process ended after it was durable and before the cursor was.
@@ -236,6 +250,15 @@ impl Dispatcher {
                 match step {
                     Step::Delivered => progress.add(offset.plus(1), |done| done.delivered += 1),
                     Step::DeadLettered => progress.add(offset.plus(1), |done| done.dead_lettered += 1),
+                    Step::Retired => {
+                        drop((items, outgoing, body));
+                        self.live.settled();
+                        if let Err(error) = retired::note(running.broker.journal(), &self.live.uid, &self.plan).await {
+                            tracing::warn!(trigger = %self.plan.name, %error, "the next start asks the subscriber once more");
+                        }
+                        let _: Option<()> = self.retire(retired::not_ready()).await;
+                        return Then::Stop;
+                    }
                     Step::Wait(wait) if wait < BRIEF => {
                         if !wait.is_zero() && self.sleep(wait).await == Then::Stop {
                             return Then::Stop;
@@ -286,6 +309,9 @@ impl Dispatcher {
                     Ok(()) => Step::Delivered,
                     Err(failure) => {
                         self.note(current, &failure);
+                        if failure.cause == Cause::Gone {
+                            return Step::Retired;
+                        }
                         match plan.policy.after(&mut current.attempts, &failure, random()) {
                             Next::RetryAfter(wait) => Step::Wait(wait),
                             Next::GiveUp => {

@@ -4,26 +4,33 @@
 //! event is outstanding at a time. A Trigger whose subscriber does not answer holds no event in memory and delays no other.
 //!
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
-//! task does, `dispatcher` is the task, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide what
+//! task does, `dispatcher` is the task, `attempt` one try, `sender` the HTTP request (`tokens` and
+//! `handshake` before it), `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what
 //! follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives it back into people's
 //! hands, `live` tells of it all.
 
 mod attempt;
 mod dead_letter;
 mod dispatcher;
+mod handshake;
 pub(crate) mod identity;
 pub mod letters;
 mod live;
+mod local_mqtt;
 mod outcome;
 pub(crate) mod plan;
 mod policy;
+mod retired;
 mod sender;
 mod store;
 mod target;
 #[cfg(test)]
 mod tests;
+mod times;
+mod tokens;
 mod triggers;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
+pub use local_mqtt::{LocalListener, LocalMessage, LocalPublish};
 pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

@@ -1,14 +1,17 @@
 //! What one Trigger's task needs to know; when any of it changes, the task is replaced.
 
-use url::Url;
-
 use super::policy::Policy;
 use super::target::Target;
+use super::triggers::DeliverySettings;
 use crate::broker::Brokers;
 use crate::filter::Filter;
 use crate::journal::Start;
 use crate::manifest::{BrokerObject, Destination, ObjectName, StartAt, TriggerSpec};
 use crate::names::BrokerName;
+
+/// Why `mqtt:` leads nowhere at a gateway.
+pub(crate) const NO_LISTENER: &str =
+    "mqtt: is the process's own MQTT listener, and this one has none; godwit.dev/agents gives a Trigger to agents";
 
 /// The reason of a condition about what is taken and does not run yet.
 pub(crate) const NOT_IMPLEMENTED: &str = "NotImplemented";
@@ -26,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     start: StartAt,
     pub(crate) hold: bool,
+    /// Whether the subscriber is asked for consent, and which rate for.
+    handshake: Option<Option<u32>>,
 }
 
 /// Where a Trigger's events go, everything found.
@@ -64,6 +69,7 @@ impl Plan {
             policy: Policy::new(delivery, &trigger.annotations, broker.map(|b| &b.annotations)),
             start: trigger.annotations.start,
             hold: trigger.annotations.hold,
+            handshake: trigger.annotations.webhook_handshake.then_some(trigger.annotations.webhook_rate),
         }
     }
 
@@ -76,7 +82,7 @@ impl Plan {
     }
 
     /// Finds everything that the Trigger refers to (D27).
-    pub(crate) fn resolve(&self, brokers: &Brokers, address: &Url) -> Result<Targets, NotReady> {
+    pub(crate) fn resolve(&self, brokers: &Brokers, settings: &DeliverySettings) -> Result<Targets, NotReady> {
         if let Some(class) = &self.broker_class {
             let message = format!("broker {} has class {class}, which does not run here", self.broker);
             return Err(NotReady { reason: "BrokerClassUnsupported", message, waits_for_broker: false });
@@ -86,21 +92,24 @@ impl Plan {
             None => Err(NotReady { reason, message: format!("broker {name} does not exist"), waits_for_broker: true }),
         };
         exists(&self.broker, "BrokerDoesNotExist")?;
-        let find = |destination: &Destination, reason| {
-            if let Some(why) = destination.not_built() {
-                return Err(NotReady { reason: NOT_IMPLEMENTED, message: why.to_owned(), waits_for_broker: false });
-            }
-            let target = Target::resolve(destination, &self.name.namespace, address).map_err(|e| NotReady {
-                reason,
-                message: e.0,
-                waits_for_broker: false,
-            })?;
-            if let Target::Broker(name) = &target {
-                exists(name, reason)?;
-            }
-            Ok(target)
-        };
-        let subscriber = find(&self.subscriber, "SubscriberNotResolved")?;
+        let find =
+            |destination: &Destination, reason| {
+                let target = Target::resolve(destination, &self.name.namespace, &settings.address)
+                    .map_err(|e| NotReady { reason, message: e.0, waits_for_broker: false })?;
+                match &target {
+                    Target::Broker(name) => exists(name, reason)?,
+                    Target::Mqtt(_) if settings.listener.is_none() => {
+                        let message = NO_LISTENER.to_owned();
+                        return Err(NotReady { reason, message, waits_for_broker: false });
+                    }
+                    Target::Mqtt(_) | Target::Http(_) => {}
+                }
+                Ok(target)
+            };
+        let mut subscriber = find(&self.subscriber, "SubscriberNotResolved")?;
+        if let Some(rate) = self.handshake {
+            subscriber = subscriber.with_handshake(settings.address.host_str().unwrap_or("localhost"), rate);
+        }
         let sink = self.dead_letter_sink.as_ref().map(|d| find(d, "DeadLetterSinkNotResolved")).transpose()?;
         Ok(Targets { subscriber, dead_letter_sink: sink })
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -20,16 +21,21 @@ use super::dead_letter::Mark;
 use super::dispatcher::Dispatcher;
 use super::identity::{self, Identity};
 use super::live::{Live, consumer_name};
-use super::plan::{NOT_IMPLEMENTED, Plan};
+use super::local_mqtt::LocalListener;
+use super::plan::{NO_LISTENER, Plan};
+use super::retired;
 use super::sender::Sender;
 use super::store::append;
 use super::target::{Target, broker_url, shown};
+use super::times::Times;
 use crate::broker::{Broker, BrokerError, BrokerSettings, Brokers};
 use crate::clock::Clock;
 use crate::door::ClientTls;
+use crate::http::metrics::Metrics;
 use crate::journal::{Refused, Start};
 use crate::manifest::{BrokerObject, Destination, Manifests, ObjectName};
 use crate::names::BrokerName;
+use crate::observe::Spans;
 
 /// Who brought a set. Applying one never touches what another owner brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +77,12 @@ pub struct DeliverySettings {
     pub max_event_bytes: usize,
     /// Time for arrival stamps and `Retry-After` dates.
     pub clock: Clock,
+    /// Files with bearer tokens, by `host` or `host:port` of the subscriber.
+    pub tokens: BTreeMap<String, PathBuf>,
+    /// Where `mqtt:` subscribers are.
+    pub listener: LocalListener,
+    /// Traces of deliveries.
+    pub spans: Spans,
 }
 
 /// Why a set was not applied. Nothing of it runs; what ran before goes on.
@@ -121,6 +133,7 @@ pub(crate) struct Context {
     pub(crate) brokers: Brokers,
     pub(crate) sender: Sender,
     pub(crate) settings: DeliverySettings,
+    pub(crate) times: Times,
 }
 
 /// The Triggers of this process. Cheap to clone.
@@ -171,9 +184,9 @@ impl Triggers {
     /// No Triggers yet, on these Brokers. Call within a runtime.
     #[must_use]
     pub fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
-        let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
+        let sender = Sender::new(&settings);
         let this = Self(Arc::new(Inner {
-            context: Arc::new(Context { brokers, sender, settings }),
+            context: Arc::new(Context { brokers, sender, settings, times: Times::default() }),
             applying: tokio::sync::Mutex::default(),
             table: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -230,6 +243,11 @@ impl Triggers {
         self.0.table().entries.get(name).map(|entry| entry.live.standing())
     }
 
+    /// Adds how long deliveries take to `/metrics`.
+    pub fn register(&self, metrics: &Metrics) {
+        self.0.context.times.register(metrics);
+    }
+
     /// The Brokers that Triggers run on.
     #[must_use]
     pub fn brokers(&self) -> &Brokers {
@@ -242,16 +260,14 @@ impl Triggers {
     /// One word and a sentence, as in a condition.
     pub fn resolve(&self, destination: &Destination, namespace: &str) -> Result<String, (&'static str, String)> {
         const REASON: &str = "DeadLetterSinkNotResolved";
-        if let Some(why) = destination.not_built() {
-            return Err((NOT_IMPLEMENTED, why.to_owned()));
-        }
         let address = &self.0.context.settings.address;
         let target = Target::resolve(destination, namespace, address).map_err(|e| (REASON, e.0))?;
         match &target {
             Target::Broker(name) if self.0.context.brokers.get(name).is_none() => {
                 Err((REASON, format!("broker {name} does not exist")))
             }
-            Target::Broker(_) | Target::Http(_) => Ok(target.shown(address)),
+            Target::Mqtt(_) if self.0.context.settings.listener.is_none() => Err((REASON, NO_LISTENER.to_owned())),
+            Target::Broker(_) | Target::Mqtt(_) | Target::Http(_) => Ok(target.shown(address)),
         }
     }
 
@@ -471,9 +487,10 @@ impl Inner {
         self.table().sets.insert(owner, (revision, set));
         let objects = self.broker_objects(None);
         for broker in self.context.brokers.list() {
-            let uplink = objects.get(broker.name()).is_none_or(BrokerObject::uplink);
-            broker.set(BrokerSettings { uplink });
+            let settings = objects.get(broker.name()).map_or_else(BrokerSettings::default, BrokerObject::settings);
+            broker.set(settings);
         }
+        self.context.brokers.share();
         let mut table = self.table();
         for plan in plans {
             let Some(identity) = identities.get(&plan.name) else { continue };
@@ -507,7 +524,7 @@ impl Inner {
         let name = plan.name.clone();
         let plan = Arc::new(plan);
         let live = Arc::new(Live::new(name.clone(), owner, uid.to_owned(), self.changes.clone()));
-        live.resolved(&plan.resolve(&self.context.brokers, &self.context.settings.address), &self.context.settings.address);
+        live.resolved(&plan.resolve(&self.context.brokers, &self.context.settings), &self.context.settings.address);
         let stop = self.stop.child_token();
         let dispatcher = Dispatcher::new(self.context.clone(), plan.clone(), live.clone(), stop.clone());
         let task = self.tasks.spawn(async move {
@@ -545,7 +562,12 @@ impl Inner {
 async fn forget_one(broker: &Broker, name: &ObjectName, uid: &str) {
     broker.journal().remove_consumer(&consumer_name(name, uid));
     let key = identity::key(name);
-    let forgotten = append(broker.journal(), |append| append.delete(&key)).await;
+    let gone = retired::key(uid);
+    let forgotten = append(broker.journal(), |append| {
+        append.delete(&key);
+        append.delete(&gone);
+    })
+    .await;
     if let Err(error) = forgotten {
         tracing::warn!(trigger = %name, broker = %broker.name(), %error, "a removed Trigger's uid stays behind");
     }

@@ -4,8 +4,10 @@ use serde::Deserialize;
 
 use super::annotations::Annotations;
 use super::delivery::DeliverySpec;
+use super::duration::IsoDuration;
 use super::error::FieldError;
 use super::metadata::Metadata;
+use crate::broker::BrokerSettings;
 use crate::names::BrokerName;
 
 /// The annotation that names a Broker's class.
@@ -67,6 +69,16 @@ impl BrokerObject {
         }
         let foreign_class = metadata.annotations.get(CLASS).filter(|c| !OUR_CLASSES.contains(&c.as_str())).cloned();
         Ok(Self { name, annotations, foreign_class, spec })
+    }
+
+    /// What its annotations say.
+    #[must_use]
+    pub fn settings(&self) -> BrokerSettings {
+        BrokerSettings {
+            uplink: self.uplink(),
+            deduplication_ms: self.annotations.deduplication_window.map(IsoDuration::as_millis),
+            retention: self.annotations.retention,
+        }
     }
 
     /// Whether the Broker's events go up to the gateway.

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::annotations::Annotations;
 use super::broker::{BrokerObject, BrokerSpec, CLASS, OUR_CLASS};
 use super::convert::to_stored;
-use super::destination::Destination;
 use super::error::{Fault, FieldError, ManifestError};
 use super::kind::Kind;
 use super::metadata::{Metadata, ObjectName};
@@ -385,25 +384,10 @@ fn warnings_of(kind: Kind, version: &Version, spec: &Spec, value: &Value) -> Vec
     if kind == Kind::Subscription && value.pointer("/spec/channel").is_none() {
         warnings.push("spec.channel: is missing".to_owned());
     }
-    let mut unbuilt = |field: &str, destination: Option<&Destination>| {
-        if let Some(why) = destination.and_then(Destination::not_built) {
-            warnings.push(format!("{field}: {why}"));
-        }
-    };
-    match spec {
-        Spec::Broker(broker) => {
-            let sink = broker.spec.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
-            unbuilt("spec.delivery.deadLetterSink", sink);
-            if let Some(class) = &broker.foreign_class {
-                warnings.push(format!("metadata.annotations[{CLASS}]: brokers of class {class} do not run here"));
-            }
-        }
-        Spec::Trigger(trigger) => {
-            unbuilt("spec.subscriber", Some(&trigger.subscriber));
-            let sink = trigger.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
-            unbuilt("spec.delivery.deadLetterSink", sink);
-        }
-        Spec::Stored => {}
+    if let Spec::Broker(broker) = spec
+        && let Some(class) = &broker.foreign_class
+    {
+        warnings.push(format!("metadata.annotations[{CLASS}]: brokers of class {class} do not run here"));
     }
     warnings
 }

@@ -35,6 +35,9 @@ impl World {
             address: Url::parse("http://127.0.0.1:8080").expect("a URL"),
             max_event_bytes: 64 << 10,
             clock: Clock::manual(i64::try_from(EARLIEST_VALID_MS + 60_000).expect("a time")),
+            tokens: std::collections::BTreeMap::new(),
+            listener: crate::delivery::LocalListener::none(),
+            spans: crate::observe::Spans::default(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         let here = Box::new(|all: &Manifests| Ok(all.for_here()));

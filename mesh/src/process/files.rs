@@ -294,6 +294,9 @@ mod tests {
                 address: "http://127.0.0.1:1/".parse().expect("a URL"),
                 max_event_bytes: 1 << 20,
                 clock: Clock::system(),
+                tokens: std::collections::BTreeMap::new(),
+                listener: crate::delivery::LocalListener::none(),
+                spans: crate::observe::Spans::default(),
             };
             let triggers = Triggers::new(brokers.clone(), settings);
             let here = Box::new(|all: &Manifests| Ok(all.for_here()));

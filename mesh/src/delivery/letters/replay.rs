@@ -261,7 +261,7 @@ impl Run<'_> {
         if plan.broker != *self.work.letters.broker.name() {
             return Err(format!("Trigger {name} is on another broker now: {ELSE}"));
         }
-        let targets = plan.resolve(&context.brokers, &context.settings.address);
+        let targets = plan.resolve(&context.brokers, &context.settings);
         let targets = targets.map_err(|why| format!("Trigger {name} is not ready: {}: {}", why.reason, why.message))?;
         Ok(Subscriber { context, plan, targets: Arc::new(targets) })
     }

@@ -2,9 +2,11 @@
 
 mod failures;
 mod letters;
+mod modes;
 mod replies;
 mod running;
 mod sending;
 mod sets;
 mod sink;
+mod webhooks;
 mod world;

@@ -1,6 +1,7 @@
 //! A process's Brokers and Triggers in a temporary folder, which can be ended and started again.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use url::Url;
 
 use crate::broker::{Broker, BrokerDefaults, Brokers};
 use crate::clock::Clock;
-use crate::delivery::{ApplyError, DeadLetter, DeliverySettings, Owner, Triggers};
+use crate::delivery::{ApplyError, DeadLetter, DeliverySettings, LocalListener, Owner, Triggers};
 use crate::door::ClientTls;
 use crate::event::{Event, StoredEvent, encode_event};
 use crate::journal::{ConsumerStatus, Item, Journal, Offset, Options};
@@ -24,6 +25,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn open(dir: &Path) -> Self {
+        Self::open_with(dir, BTreeMap::new(), LocalListener::none()).await
+    }
+
+    /// With files of tokens by host, and a place for an MQTT listener.
+    pub(super) async fn open_with(dir: &Path, tokens: BTreeMap<String, PathBuf>, listener: LocalListener) -> Self {
         let disk = Arc::new(Disk::new(dir).expect("a folder"));
         let options = Options { segment_bytes: 256 << 10, max_bytes: 16 << 20, ..Options::default() };
         let agent = AgentId::new("test").expect("valid");
@@ -34,6 +40,9 @@ impl World {
             address: Url::parse("http://127.0.0.1:8080").expect("a URL"),
             max_event_bytes: 64 << 10,
             clock: Clock::system(),
+            tokens,
+            listener,
+            spans: crate::observe::Spans::default(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         Self { brokers, triggers }
