@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use godwit_mesh::config::{Auth, Http, Labels, Log, Resolve, Size, Storage};
+use godwit_mesh::config::{Auth, Files, Http, Labels, Log, Resolve, Size, Storage, Tracing};
 use godwit_mesh::{sections, settings};
 
 settings! {
@@ -68,6 +68,9 @@ settings! {
     pub struct Delivery {
         /// File with certificates (PEM) to trust among subscribers, in place of the system's.
         ca_file: Option<PathBuf> = "",
+        /// Files with bearer tokens for subscribers, by `host` or `host:port`; read again when they change, sent over TLS or to this
+        /// machine only.
+        tokens: Files = "",
     }
 }
 
@@ -90,6 +93,8 @@ sections! {
         auth: Auth,
         /// How brokers keep events.
         storage: Storage,
+        /// Traces.
+        tracing: Tracing,
         /// Logs.
         log: Log,
     }

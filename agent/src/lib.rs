@@ -19,15 +19,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use godwit_mesh::broker::Brokers;
 use godwit_mesh::clock::Clock;
-use godwit_mesh::delivery::{DeliverySettings, Triggers};
+use godwit_mesh::delivery::{DeliverySettings, LocalListener, Triggers};
 use godwit_mesh::door::{ClientTls, Credentials, ServerTls};
 use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::ops::Ops;
-use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
+use godwit_mesh::http::{Router, ServerMetrics, cursors, dead_letters, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::names::{AgentId, BrokerName};
 use godwit_mesh::objects::{self, Objects};
-use godwit_mesh::observe;
+use godwit_mesh::observe::{self, Spans};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
 use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
@@ -108,6 +108,7 @@ fn check_values(config: &Config) -> anyhow::Result<()> {
     if let Some(url) = &config.gateway.url {
         link::check_url(url)?;
     }
+    observe::endpoint(&config.tracing)?;
     observe::check_level(&config.log.level)?;
     process::services(&config.resolve)?;
     Ok(())
@@ -133,12 +134,32 @@ impl Agent {
         let brokers = Brokers::open(storage.clone(), Some(id.clone()), defaults).await?;
 
         // What consumes: the set that last came down, then the folder's; the uplink.
+        let sources = CancellationToken::new();
+        let mut listeners = JoinSet::new();
+        let tls = ClientTls::new(config.delivery.ca_file.as_deref());
+        let spans = match observe::endpoint(&config.tracing)? {
+            None => Spans::default(),
+            Some(url) => {
+                let (spans, task) =
+                    Spans::to(&url, "godwit-agent", id.as_str(), tls.clone(), clock.clone(), sources.clone());
+                listeners.spawn(async move {
+                    task.await;
+                    "the export of traces"
+                });
+                spans
+            }
+        };
+        spans.register(&metrics);
+        let listener = if config.mqtt.listen.is_some() { LocalListener::coming() } else { LocalListener::none() };
         let settings = DeliverySettings {
-            tls: ClientTls::new(config.delivery.ca_file.as_deref()),
+            tls,
             address: front.address()?,
             services: process::services(&config.resolve)?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),
+            tokens: config.delivery.tokens.0.clone(),
+            listener: listener.clone(),
+            spans: spans.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         for (key, file) in [("gateway.ca-file", &config.gateway.ca_file), ("delivery.ca-file", &config.delivery.ca_file)] {
@@ -168,14 +189,14 @@ impl Agent {
         let mqtt_handle = mqtt.as_ref().map(mqtt::Listener::handle);
         if let Some(handle) = &mqtt_handle {
             handle.register(&metrics);
+            listener.set(handle.publisher());
         }
         let ops = ops(&id, &metrics, &brokers, &triggers, &files, &uplink, mqtt_handle);
         let router = cursors::routes(events::routes(ops.routes(Router::new()), &brokers), &brokers);
+        let router = dead_letters::routes(router, &triggers);
         let router = objects::routes(link::routes(router, &uplink), &objects);
-        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics));
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).traced(spans));
 
-        let sources = CancellationToken::new();
-        let mut listeners = JoinSet::new();
         if let Some(listener) = mqtt {
             let stop = sources.clone();
             listeners.spawn(async move {

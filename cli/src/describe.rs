@@ -104,13 +104,29 @@ fn delivery(live: &Value) -> String {
         let destination = error["destination"].as_str().unwrap_or_default();
         text.push_str(&output::printable(&format!("last error: {message} ({} from {destination})", error["code"])));
         text.push('\n');
+        if let Some(at) = error["at_ms"].as_u64().and_then(|ms| time_of(ms)) {
+            text.push_str(&format!("last error at: {at}\n"));
+        }
+        if let Some(answer) = error["answer"].as_str().filter(|answer| !answer.is_empty()) {
+            text.push_str(&format!("answered: {}\n", output::printable(answer)));
+        }
     }
     let retry = &live["retry"];
     if retry.is_object() {
         let (offset, failed, next) = (&retry["offset"], &retry["failed_attempts"], &retry["next_in_ms"]);
         text.push_str(&format!("retry: event {offset} has failed {failed} times, again in {next} ms\n"));
     }
+    // As events a second, where the server counts them.
+    if let Some(rate) = live["rate"].as_f64() {
+        text.push_str(&format!("rate: {rate:.1} events/s\n"));
+    }
     text
+}
+
+/// Milliseconds since 1970 as RFC 3339.
+fn time_of(ms: u64) -> Option<String> {
+    let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()?;
+    at.format(&time::format_description::well_known::Rfc3339).ok()
 }
 
 pub(crate) async fn edit(server: &ServerArgs, args: &ObjectArgs) -> anyhow::Result<()> {
@@ -185,13 +201,15 @@ mod tests {
     fn delivery_tells_of_the_last_error_and_the_next_try() {
         let text = delivery(&json!({
             "pending": 7, "cursor": 3,
-            "last_error": {"message": "refused", "code": 500, "destination": "http://x/"},
+            "last_error": {"message": "refused", "code": 500, "destination": "http://x/", "answer": "try\u{1b} later", "at_ms": 1_767_225_600_000_u64},
+            "rate": 2.25,
             "retry": {"offset": 3, "failed_attempts": 2, "next_in_ms": 900},
         }));
         assert_eq!(
             text,
             "\npending: 7\ncursor: 3\nlast error: refused (500 from http://x/)\n\
-             retry: event 3 has failed 2 times, again in 900 ms\n"
+             last error at: 2026-01-01T00:00:00Z\nanswered: try\\u{1b} later\n\
+             retry: event 3 has failed 2 times, again in 900 ms\nrate: 2.2 events/s\n"
         );
     }
 }

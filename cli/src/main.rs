@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod completion;
 mod cursor;
+mod dead_letter;
 mod describe;
 mod dev;
 mod doctor;
@@ -74,6 +75,8 @@ enum Command {
     Broker(trigger::BrokerArgs),
     /// Look at the cursors of a broker's consumers, or move one by hand.
     Cursor(cursor::CursorArgs),
+    /// Look at what could not be delivered, send it again or drop it.
+    DeadLetter(dead_letter::DeadLetterArgs),
     /// Look at an agent's link to the gateway, hold it or let it go on.
     Link(link::LinkArgs),
     /// Set or remove a user's password in a credentials file.
@@ -120,6 +123,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Trigger(args) => runtime.block_on(trigger::run(&server, &args)),
         Command::Broker(args) => runtime.block_on(trigger::run_broker(&server, &args)).map(done),
         Command::Cursor(args) => runtime.block_on(cursor::run(&server, args)).map(done),
+        Command::DeadLetter(args) => runtime.block_on(dead_letter::run(&server, args)),
         Command::Link(args) => runtime.block_on(link::run(&server, &args)).map(done),
         Command::Passwd(args) => passwd::run(&args).map(done),
         Command::Token(args) => token::run(&args).map(done),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use godwit_mesh::config::{Auth, Http, Log, Resolve, Size, Storage};
+use godwit_mesh::config::{Auth, Files, Http, Log, Resolve, Size, Storage, Tracing};
 use godwit_mesh::{sections, settings};
 
 settings! {
@@ -14,6 +14,15 @@ settings! {
         manifests: Option<PathBuf> = "",
         /// File with certificates (PEM) to trust among subscribers, in place of the system's.
         ca_file: Option<PathBuf> = "",
+    }
+}
+
+settings! {
+    /// `[delivery]`: to the subscribers of Triggers that this gateway runs.
+    pub struct Delivery {
+        /// Files with bearer tokens for subscribers, by `host` or `host:port`; read again when they change, sent over TLS or to this
+        /// machine only.
+        tokens: Files = "",
     }
 }
 
@@ -38,10 +47,14 @@ sections! {
         sync: Sync,
         /// What references to a Service mean here.
         resolve: Resolve,
+        /// To subscribers.
+        delivery: Delivery,
         /// Who may come in.
         auth: Auth,
         /// How brokers keep events.
         storage: Storage,
+        /// Traces.
+        tracing: Tracing,
         /// Logs.
         log: Log,
     }

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use godwit_mesh::broker::Brokers;
 use godwit_mesh::clock::Clock;
-use godwit_mesh::delivery::{DeliverySettings, Triggers};
+use godwit_mesh::delivery::{DeliverySettings, LocalListener, Triggers};
 use godwit_mesh::door::{ClientTls, Credentials, ServerTls};
 use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::ops::Ops;
-use godwit_mesh::http::{Router, ServerMetrics, cursors, events, ingress::Ingress};
+use godwit_mesh::http::{Router, ServerMetrics, cursors, dead_letters, events, ingress::Ingress};
 use godwit_mesh::manifest::Manifests;
 use godwit_mesh::objects::{self, Objects};
+use godwit_mesh::observe::{self, Spans};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
 use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
@@ -64,6 +65,7 @@ pub struct Gateway {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(config: &Config) -> anyhow::Result<()> {
+    observe::endpoint(&config.tracing)?;
     let credentials = process::credentials(&config.auth)?;
     Front::prepare(&config.http, credentials)?;
     process::services(&config.resolve)?;
@@ -94,12 +96,37 @@ impl Gateway {
         let brokers = Brokers::open(storage.clone(), None, defaults).await?;
 
         // What consumes: the folder's Triggers; the agents get the objects that are for them.
+        let sources = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let tls = ClientTls::new(config.gateway.ca_file.as_deref());
+        let spans = match observe::endpoint(&config.tracing)? {
+            None => Spans::default(),
+            Some(url) => {
+                let (spans, task) = Spans::to(
+                    &url,
+                    "godwit-gateway",
+                    front.address()?.as_str(),
+                    tls.clone(),
+                    clock.clone(),
+                    sources.clone(),
+                );
+                tasks.spawn(async move {
+                    task.await;
+                    "the export of traces"
+                });
+                spans
+            }
+        };
+        spans.register(&metrics);
         let settings = DeliverySettings {
-            tls: ClientTls::new(config.gateway.ca_file.as_deref()),
+            tls,
             address: front.address()?,
             services: process::services(&config.resolve)?,
             max_event_bytes: front.limits().event_bytes,
             clock: clock.clone(),
+            tokens: config.delivery.tokens.0.clone(),
+            listener: LocalListener::none(),
+            spans: spans.clone(),
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         if let Err(error) = ClientTls::check(config.gateway.ca_file.as_deref()) {
@@ -124,11 +151,9 @@ impl Gateway {
         let address = bound.server.local_addr();
         let router = ops(&metrics, &brokers, &triggers, &files, &sync).routes(Router::new());
         let router = sync.routes(cursors::routes(events::routes(router, &brokers), &brokers));
-        let router = objects::routes(router, &objects);
-        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).naming_no_agent());
+        let router = objects::routes(dead_letters::routes(router, &triggers), &objects);
+        let router = router.ingress(Ingress::new(brokers.clone(), clock, &metrics).naming_no_agent().traced(spans));
 
-        let sources = CancellationToken::new();
-        let mut tasks = JoinSet::new();
         let (stop, server_metrics) = (sources.clone(), ServerMetrics::register(&metrics));
         tasks.spawn(async move {
             bound.server.serve(router, bound.door, server_metrics, stop).await;

@@ -1,13 +1,16 @@
 //! Promise: a Trigger delivers what matches, in order, with `source`, `id` and bytes unchanged; replies go back into the broker; what
 //! cannot be delivered becomes a dead letter; and objects for agents come down, are kept, and run with no gateway in sight.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use godwit_tests::lab::{self, Lab};
 use godwit_tests::load::{self, Load, Plan};
 use godwit_tests::manifests::Trigger;
+use godwit_tests::mqtt;
 use godwit_tests::node::{DEFAULT_BROKER, Node};
 use godwit_tests::pair::Pair;
 use godwit_tests::sink::{Answer, Delivery, Sink};
@@ -290,6 +293,55 @@ fn a_sequence_a_channel_and_a_service_by_name_with_the_same_manifests_as_elsewhe
         let status = agent.status()?;
         let channels = status["channels"].as_array().context("channels")?;
         assert!(channels.iter().any(|c| c["name"] == "s-kn-sequence-0" && c["accepted"] == 3), "{status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_trigger_publishes_events_to_devices_on_the_agents_own_mqtt_listener() -> Result<()> {
+    lab::run(|lab| {
+        let mut agent = Node::agent(lab, "board")?;
+        let to = "mqtt:///out/{id}?qos=1";
+        manifests(lab, &mut agent, "agent", &[Trigger { name: "commands", to, ..Trigger::default() }])?;
+        agent.start()?;
+        let mut device = TcpStream::connect(agent.mqtt())?;
+        device.set_read_timeout(Some(LIMIT))?;
+        let mut out = Vec::new();
+        mqtt::connect(&mut out, "device", true, 0, None);
+        mqtt::subscribe(&mut out, 1, "out/#", 1);
+        device.write_all(&out)?;
+        let (mut bytes, mut room, mut suback) = (Vec::new(), [0; 4096], false);
+        let publish = loop {
+            while let Some((packet, size)) = mqtt::next(&bytes) {
+                let whole: Vec<u8> = bytes.drain(..size).collect();
+                match packet {
+                    mqtt::Packet::Other(0x90) => suback = true,
+                    mqtt::Packet::Other(first) if first >> 4 == 3 => bytes = [whole, bytes].concat(),
+                    _ => {}
+                }
+                if bytes.first().is_some_and(|first| first >> 4 == 3) {
+                    break;
+                }
+            }
+            if suback {
+                agent.post(DEFAULT_BROKER, "go", "text/plain", b"left")?;
+                suback = false;
+            }
+            if bytes.first().is_some_and(|first| first >> 4 == 3) && mqtt::next(&bytes).is_some() {
+                break bytes;
+            }
+            let n = device.read(&mut room)?;
+            ensure!(n > 0, "the listener has closed");
+            bytes.extend_from_slice(room.get(..n).unwrap_or_default());
+        };
+        ensure!(publish.first().is_some_and(|first| first >> 1 & 3 == 1), "QoS 1");
+        let text = String::from_utf8_lossy(&publish).into_owned();
+        ensure!(text.contains("out/go") && text.ends_with("left"), "{text:?}");
+        wait::until("it counts as delivered", LIMIT, || match agent.consumer(DEFAULT_BROKER, "commands") {
+            Ok(c) if c["delivered"] == 1 => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?}")),
+        })?;
+        assert_eq!(agent.accepted(DEFAULT_BROKER)?, 1, "what is published makes no event");
         Ok(())
     })
 }

@@ -318,17 +318,22 @@ impl Hub {
     /// Gives messages to their subscribers.
     pub(super) fn dispatch(&self, publisher: &Arc<Session>, messages: Vec<Arc<Message>>) {
         for message in messages {
-            let matches = self.subscriptions().matches(message.topic(), Some(publisher));
-            for found in matches {
-                let delivery = Delivery {
-                    qos: found.qos.min(message.qos),
-                    retain: message.retain && found.retain_as_published,
-                    subscription_ids: found.identifiers.into(),
-                    message: Arc::clone(&message),
-                };
-                if !found.session.deliver(delivery, &self.limits) {
-                    self.counters.dropped_deliveries.add(1);
-                }
+            self.give(Some(publisher), &message);
+        }
+    }
+
+    /// Gives a message to its subscribers; `None`: no client has published it.
+    pub(super) fn give(&self, publisher: Option<&Arc<Session>>, message: &Arc<Message>) {
+        let matches = self.subscriptions().matches(message.topic(), publisher);
+        for found in matches {
+            let delivery = Delivery {
+                qos: found.qos.min(message.qos),
+                retain: message.retain && found.retain_as_published,
+                subscription_ids: found.identifiers.into(),
+                message: Arc::clone(message),
+            };
+            if !found.session.deliver(delivery, &self.limits) {
+                self.counters.dropped_deliveries.add(1);
             }
         }
     }

@@ -73,7 +73,7 @@ pub struct Listener {
 
 /// A listener as `/status` and `/metrics` see it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Handle(Arc<Hub>);
+pub struct Handle(pub(super) Arc<Hub>);
 
 impl Handle {
     /// Connections, sessions and counters for `/status`.

@@ -17,6 +17,7 @@ mod handshake;
 mod hub;
 mod limits;
 mod listener;
+mod local;
 mod packet;
 mod publish;
 mod qos2;

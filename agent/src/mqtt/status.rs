@@ -63,6 +63,8 @@ pub struct Counters {
     pub dropped_deliveries: Counter,
     /// Wills published.
     pub wills: Counter,
+    /// Events that Triggers published here.
+    pub trigger_publishes: Counter,
 }
 
 impl Counters {
@@ -110,6 +112,7 @@ impl Counters {
                 &self.dropped_deliveries,
             ),
             plain("godwit_mqtt_wills", "Wills published", &self.wills),
+            plain("godwit_mqtt_trigger_publishes", "Events that Triggers published here", &self.trigger_publishes),
         ]
     }
 

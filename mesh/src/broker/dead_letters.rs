@@ -1,12 +1,17 @@
 //! A Broker's dead-letter journal: opened when there is one, made when the first dead letter comes.
 //!
-//! What it holds is held until somebody replays or drops it: one consumer stands at its beginning and keeps it under the policy
-//! `reject`. When it is full, dead letters are refused and the Trigger's cursor waits; nothing is thrown away.
+//! What it holds is held until somebody replays or drops it: one consumer stands before the first letter that nobody has
+//! settled, and keeps what follows under the policy `reject`. When it is full, dead letters are refused and the Trigger's cursor
+//! waits; nothing is thrown away.
 
 use std::io;
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
 
 use super::registry::{Broker, BrokerError, open_journal};
-use crate::journal::{Journal, Options, Policy, Start};
+use super::settled;
+use crate::journal::{Consumer, Done, Journal, Options, Policy, Start};
 
 /// The consumer that holds dead letters.
 const KEEPER: &str = "kept";
@@ -22,6 +27,17 @@ const LEAST_SEGMENTS: u64 = 4;
 /// Larger segments are not made: what is more than half of this came in by no listener.
 const LARGEST_SEGMENT_BYTES: u64 = 256 << 20;
 
+/// What became of a Broker's dead letters: those that came are those in `done` and those that are pending.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// Replayed (`delivered`), and dropped by reason.
+    pub done: Done,
+    /// Neither.
+    pub pending: u64,
+    /// Bytes of the journal's segment files.
+    pub bytes: u64,
+}
+
 impl Broker {
     /// The dead-letter journal, made if there is none yet. Opens it off the runtime.
     ///
@@ -32,7 +48,7 @@ impl Broker {
             .get_or_try_init(|| async {
                 let options = self.dead_letter_options(self.dead_letter_segment());
                 let journal = open_journal(self.storage.clone(), self.dead_letters_dir(), options, self.name()).await?;
-                journal.consumer(KEEPER, Start::Earliest, true);
+                Self::keeper(&journal);
                 Ok(journal)
             })
             .await
@@ -67,6 +83,28 @@ impl Broker {
         true
     }
 
+    /// What became of the dead letters; none where their journal is not open: no dead letter has come since the start, and no
+    /// Trigger has looked for any.
+    #[must_use]
+    pub fn dead_letter_account(&self) -> Option<Account> {
+        let journal = self.dead_letters.get()?;
+        let keeper = journal.consumers().into_iter().find(|consumer| consumer.name == KEEPER)?;
+        let ahead = settled::ahead(journal, keeper.cursor);
+        let mut done = keeper.done;
+        done.add(&ahead);
+        Some(Account { done, pending: keeper.pending.saturating_sub(ahead.total()), bytes: journal.bytes() })
+    }
+
+    /// The consumer of a dead-letter journal that holds what is in it.
+    pub(crate) fn keeper(dead_letters: &Journal) -> Consumer {
+        dead_letters.consumer(KEEPER, Start::Earliest, true)
+    }
+
+    /// The right to settle dead letters, for one at a time.
+    pub(crate) fn settle_dead_letters(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.settling).try_lock_owned().ok()
+    }
+
     fn dead_letter_segment(&self) -> u64 {
         (self.options.segment_bytes / 2).min(MOST_SEGMENT_BYTES)
     }
@@ -81,6 +119,8 @@ impl Broker {
             max_bytes: (self.options.max_bytes / SHARE).max(first * LEAST_SEGMENTS) + grown,
             max_age_ms: None,
             max_count: None,
+            // What is settled is of no use to anybody.
+            keep_ms: 0,
             policy: Policy::Reject,
             digest: None,
             ..self.options.clone()

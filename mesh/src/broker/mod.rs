@@ -7,13 +7,17 @@
 //! lost or damaged index costs no event: the folders stay, and a Broker made anew under its name goes on from its journal.
 
 mod dead_letters;
+pub(crate) mod deduplication;
 mod digest;
 mod index;
 mod registry;
+mod settled;
 mod share;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use dead_letters::Account;
 pub(crate) use digest::UNTOLD;
-pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers};
+pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers, Retention};
+pub(crate) use settled::{Fate, Settled, Settling, passed};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::deduplication::Deduplication;
 use super::digest::digest;
 use super::{index, share};
-use crate::journal::{Journal, OpenError, Options};
+use crate::journal::{Journal, OpenError, Options, Policy};
 use crate::names::{AgentId, BrokerName};
 use crate::storage::Storage;
 
@@ -41,11 +41,39 @@ impl Default for BrokerDefaults {
 pub struct BrokerSettings {
     /// Whether the Broker's events go up to the gateway.
     pub uplink: bool,
+    /// For how long, in ms, an event is known by `source` and `id`, so that another of its name is not stored; none: not at all.
+    pub deduplication_ms: Option<u64>,
+    /// What is kept, where it is not what holds for all.
+    pub retention: Retention,
+}
+
+/// A Broker's own retention; what is not said is as for all Brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Most bytes of its journal; never less than four segments.
+    pub max_bytes: Option<u64>,
+    /// Age at which events go, in ms.
+    pub max_age_ms: Option<u64>,
+    /// Most events.
+    pub max_count: Option<u64>,
+    /// What happens at the limit.
+    pub policy: Option<Policy>,
+}
+
+impl Retention {
+    fn over(self, options: Options) -> Options {
+        Options {
+            max_age_ms: self.max_age_ms.or(options.max_age_ms),
+            max_count: self.max_count.or(options.max_count),
+            policy: self.policy.unwrap_or(options.policy),
+            ..options
+        }
+    }
 }
 
 impl Default for BrokerSettings {
     fn default() -> Self {
-        Self { uplink: true }
+        Self { uplink: true, deduplication_ms: None, retention: Retention::default() }
     }
 }
 
@@ -89,9 +117,12 @@ pub struct Broker {
     settings: watch::Sender<BrokerSettings>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) options: Options,
-    /// Its part of the disk as it was last settled.
-    max_bytes: AtomicU64,
+    /// Its part of the disk, and its retention, as they were last settled.
+    settled: Mutex<(u64, Retention)>,
+    deduplication: Mutex<Option<Arc<Deduplication>>>,
     pub(super) dead_letters: OnceCell<Journal>,
+    /// Held by who settles dead letters.
+    pub(super) settling: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Broker {
@@ -121,7 +152,18 @@ impl Broker {
 
     /// Changes its settings; those who follow them are told if anything changed.
     pub fn set(&self, settings: BrokerSettings) {
+        {
+            let mut deduplication = self.deduplication.lock().unwrap_or_else(PoisonError::into_inner);
+            if deduplication.as_ref().map(|known| known.window_ms()) != settings.deduplication_ms {
+                *deduplication = settings.deduplication_ms.map(|window| Arc::new(Deduplication::new(window)));
+            }
+        }
         self.settings.send_if_modified(|now| std::mem::replace(now, settings) != settings);
+    }
+
+    /// What is known of the events it has had, where de-duplication is switched on.
+    pub(crate) fn deduplication(&self) -> Option<Arc<Deduplication>> {
+        self.deduplication.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn dir(&self) -> String {
@@ -269,6 +311,11 @@ impl Brokers {
         Ok(broker)
     }
 
+    /// Settles what each may have, after settings were changed.
+    pub(crate) fn share(&self) {
+        self.0.share();
+    }
+
     /// Has `welcome` called for every Broker made from now on, before anyone else can see it.
     pub(crate) fn on_made(&self, welcome: Welcome) {
         self.0.welcome.lock().unwrap_or_else(PoisonError::into_inner).push(welcome);
@@ -300,11 +347,13 @@ impl Inner {
         Ok(Arc::new(Broker {
             name: name.clone(),
             journal,
-            settings: watch::Sender::new(BrokerSettings { uplink: !name.is_channel() }),
+            settings: watch::Sender::new(BrokerSettings { uplink: !name.is_channel(), ..BrokerSettings::default() }),
             storage: self.storage.clone(),
-            max_bytes: AtomicU64::new(options.max_bytes),
+            settled: Mutex::new((options.max_bytes, Retention::default())),
+            deduplication: Mutex::default(),
             options,
             dead_letters: OnceCell::new(),
+            settling: Arc::default(),
         }))
     }
 
@@ -316,11 +365,21 @@ impl Inner {
     /// Gives each Broker its part of the disk.
     fn share(&self) {
         let brokers: Vec<_> = self.lock().values().cloned().collect();
-        let used: Vec<u64> = brokers.iter().map(|b| b.journal.bytes()).collect();
         let options = self.options();
-        for (broker, max_bytes) in brokers.iter().zip(share::limits(options.max_bytes, options.segment_bytes, &used)) {
-            if broker.max_bytes.swap(max_bytes, Ordering::Relaxed) != max_bytes {
-                broker.journal.set_options(Options { max_bytes, ..options.clone() });
+        let retention: Vec<Retention> = brokers.iter().map(|b| b.settings().retention).collect();
+        // Those with a limit of their own have that; the others share what is left.
+        let least = options.segment_bytes.saturating_mul(4);
+        let own: u64 = retention.iter().filter_map(|r| r.max_bytes).fold(0, |sum, b| sum.saturating_add(b.max(least)));
+        let sharing = || brokers.iter().zip(&retention).filter(|(_, retention)| retention.max_bytes.is_none());
+        let used: Vec<u64> = sharing().map(|(b, _)| b.journal.bytes()).collect();
+        let limits = share::limits(options.max_bytes.saturating_sub(own), options.segment_bytes, &used);
+        let mut limits = limits.into_iter();
+        for (broker, retention) in brokers.iter().zip(&retention) {
+            let max_bytes = retention.max_bytes.or_else(|| limits.next()).unwrap_or(least);
+            let settled = (max_bytes, *retention);
+            let mut last = broker.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut *last, settled) != settled {
+                broker.journal.set_options(Options { max_bytes, ..retention.over(options.clone()) });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::registry::{Broker, Brokers};
-use crate::journal::ConsumerStatus;
+use crate::journal::{ConsumerStatus, Done};
 
 impl Brokers {
     /// All Brokers as `/status` shows them.
@@ -28,13 +28,21 @@ impl Brokers {
 
 impl Broker {
     /// The Broker as `/status` shows it. `accepted` counts every event ever appended, also before this start: offsets are
-    /// dense from 0.
+    /// dense from 0. `dead_letters` is there once their journal is open.
     #[must_use]
     pub fn status(&self) -> Value {
         let journal = self.journal();
         // From one look, so that the ledger adds up whatever is being committed.
         let (first, next, consumers) = journal.ledger();
-        json!({
+        let dead_letters = self.dead_letter_account().map(|account| {
+            json!({
+                "pending": account.pending,
+                "replayed": account.done.delivered,
+                "dropped": dropped(&account.done),
+                "bytes": account.bytes,
+            })
+        });
+        let mut status = json!({
             "namespace": self.name().namespace(),
             "name": self.name().name(),
             "first_offset": first.0,
@@ -42,19 +50,29 @@ impl Broker {
             "bytes": journal.bytes(),
             "accepted": next.0,
             "consumers": consumers.iter().map(consumer).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(deduplication) = self.deduplication() {
+            status["deduplicated"] = deduplication.counts().0.into();
+        }
+        if let Some(dead_letters) = dead_letters {
+            status["dead_letters"] = dead_letters;
+        }
+        status
     }
 }
 
+fn dropped(done: &Done) -> BTreeMap<&'static str, u64> {
+    done.dropped.iter().map(|(reason, n)| (reason.name(), *n)).collect()
+}
+
 fn consumer(status: &ConsumerStatus) -> Value {
-    let dropped: BTreeMap<&str, u64> = status.done.dropped.iter().map(|(reason, n)| (reason.name(), *n)).collect();
     json!({
         "name": status.name,
         "since": status.since.0,
         "delivered": status.done.delivered,
         "filtered": status.done.filtered,
         "dead_lettered": status.done.dead_lettered,
-        "dropped": dropped,
+        "dropped": dropped(&status.done),
         "pending": status.pending,
     })
 }

@@ -14,7 +14,7 @@ mod value;
 pub use document::{to_markdown, to_toml};
 pub use key::{Key, KeySet, Section, Sections};
 pub use loader::{ConfigError, Loader, Origin};
-pub use shared::{Auth, Format, Http, Log, Resolve, Storage, StoragePolicy};
-pub use value::{Labels, Raw, Setting, Size};
+pub use shared::{Auth, Format, Http, Log, Resolve, Storage, StoragePolicy, Tracing};
+pub use value::{Files, Labels, Raw, Setting, Size};
 
 pub use crate::{choice, sections, settings};

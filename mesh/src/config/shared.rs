@@ -90,6 +90,14 @@ settings! {
     }
 }
 
+settings! {
+    /// `[tracing]`: traces of what happens to events.
+    pub struct Tracing {
+        /// URL of a collector that takes OTLP over HTTP in JSON; `/v1/traces` where it has no path. Not set: no traces, and no cost.
+        otlp_endpoint: Option<String> = "",
+    }
+}
+
 choice! {
     /// How log lines look.
     pub enum Format {

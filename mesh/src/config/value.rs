@@ -234,6 +234,33 @@ impl Setting for Labels {
     }
 }
 
+/// Files by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files(pub BTreeMap<String, PathBuf>);
+
+impl Setting for Files {
+    const KIND: &'static str = "table";
+
+    /// `name=path` pairs with commas between them.
+    fn from_text(text: &str) -> Result<Self, String> {
+        let Labels(pairs) = Labels::from_text(text)?;
+        Self::of(pairs)
+    }
+
+    fn from_raw(raw: &Raw) -> Result<Self, String> {
+        Labels::from_raw(raw).and_then(|Labels(pairs)| Self::of(pairs))
+    }
+}
+
+impl Files {
+    fn of(pairs: BTreeMap<String, String>) -> Result<Self, String> {
+        if let Some((name, _)) = pairs.iter().find(|(_, path)| path.is_empty()) {
+            return Err(format!("has no path for \"{name}\""));
+        }
+        Ok(Self(pairs.into_iter().map(|(name, path)| (name, PathBuf::from(path))).collect()))
+    }
+}
+
 /// Declares a kind of value that is one of a few words.
 #[macro_export]
 macro_rules! choice {

@@ -1,22 +1,27 @@
 //! One attempt to hand one event to one destination, replies included.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use super::dead_letter::mark;
+use super::local_mqtt::Topic;
 use super::outcome::{Cause, Failure};
 use super::plan::{Plan, Targets};
+use super::policy::Policy;
 use super::sender::{Answer, Letter, headers_of, passes};
 use super::store::{NotStored, store};
 use super::target::{Target, broker_url, shown};
 use super::triggers::Context;
 use crate::broker::Broker;
-use crate::event::{self, Event, Limits, StoredEvent, ttl};
+use crate::event::{self, Event, Limits, StoredEvent, Value, ttl};
 use crate::names::BrokerName;
+use crate::observe::{Role, Span, TRACE_PARENT, TraceContext};
 
 /// The attribute that says from which agent an event came.
 const AGENT: &str = "godwitagent";
 
 /// One event, ready to be sent.
+#[derive(Clone)]
 pub(crate) struct Outgoing {
     event: Event,
     headers: HeaderMap,
@@ -41,8 +46,53 @@ pub(crate) async fn to_subscriber(
     targets: &Targets,
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let outcome = match begin(context, plan, &targets.subscriber, outgoing) {
+        None => dispatch(context, plan, broker, targets, outgoing).await,
+        Some((mut span, outgoing)) => {
+            let outcome = dispatch(context, plan, broker, targets, &outgoing).await;
+            if let Err(failure) = &outcome {
+                span.note("http.response.status_code", failure.code().to_string());
+                span.failed(&failure.message);
+            }
+            outcome
+        }
+    };
+    context.times.observe(&plan.broker, &outcome, begun.elapsed());
+    outcome
+}
+
+/// The attempt's span, where there are traces, and the event that continues it (D17).
+fn begin(context: &Context, plan: &Plan, target: &Target, outgoing: &Outgoing) -> Option<(Span, Outgoing)> {
+    let settings = &context.settings;
+    if !settings.spans.is_on() {
+        return None;
+    }
+    let parent = outgoing.event.get(TRACE_PARENT).and_then(|value| TraceContext::parse(&value.to_text()));
+    let name = format!("trigger:{}.{}", plan.name.name, plan.name.namespace);
+    let mut span = settings.spans.begin(name, Role::Client, parent)?;
+    span.note("url.full", target.shown(&settings.address));
+    span.note("cloudevents.event_id", outgoing.event.id());
+    span.note("cloudevents.event_type", outgoing.event.ty());
+    let mut continued = outgoing.clone();
+    let text = span.context().to_text();
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        continued.headers.insert(TRACE_PARENT, value);
+    }
+    continued.event.set(TRACE_PARENT, Value::String(text)).ok()?;
+    Some((span, continued))
+}
+
+async fn dispatch(
+    context: &Context,
+    plan: &Plan,
+    broker: &Broker,
+    targets: &Targets,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
     let url = match &targets.subscriber {
         Target::Broker(name) => return to_broker(context, name, outgoing.event.clone(), outgoing).await,
+        Target::Mqtt(topic) => return to_mqtt(context, plan, topic, outgoing.event.clone(), outgoing.ttl).await,
         Target::Http(url) => url,
     };
     let letter = Letter {
@@ -125,6 +175,7 @@ async fn to_target(
 ) -> Result<(), Failure> {
     match target {
         Target::Broker(name) => to_broker(context, name, event, outgoing).await,
+        Target::Mqtt(topic) => to_mqtt(context, plan, topic, event, outgoing.ttl).await,
         Target::Http(url) => {
             let letter = Letter {
                 url,
@@ -139,6 +190,12 @@ async fn to_target(
             context.sender.send(&letter).await.map(|_| ())
         }
     }
+}
+
+/// Publishes on this process's own MQTT listener.
+async fn to_mqtt(context: &Context, plan: &Plan, topic: &Topic, event: Event, ttl: i32) -> Result<(), Failure> {
+    let Policy { format, timeout, .. } = plan.policy;
+    topic.publish(&context.settings.listener, event, ttl, format, timeout).await
 }
 
 /// Appends to another Broker of this process.

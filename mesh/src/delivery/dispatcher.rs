@@ -23,7 +23,8 @@ use super::circuit::Circuit;
 use super::intake::Intake;
 use super::live::Live;
 use super::pages::Look;
-use super::plan::Plan;
+use super::plan::{NotReady, Plan};
+use super::retired;
 use super::room::{Found, Share};
 use super::target::Target;
 use super::triggers::Context;
@@ -70,6 +71,8 @@ struct Running {
     starved: Option<u32>,
     waited: Option<OwnedSemaphorePermit>,
     circuit: Circuit,
+    /// The subscriber is gone for good.
+    gone: bool,
     /// Whether the note of what is finished beyond the cursor says anything.
     noted: Vec<u8>,
 }
@@ -97,6 +100,21 @@ impl Dispatcher {
         // Boxed: a task that only waits for its Broker is small.
         let mut running = Box::new(Running::new(&self, work, &ahead));
         running.run(&self.stop).await;
+        if running.gone {
+            let journal = running.work.broker.journal().clone();
+            drop(running);
+            if let Err(error) = retired::note(&journal, &self.live.uid, &self.plan).await {
+                tracing::warn!(trigger = %self.plan.name, %error, "the next start asks the subscriber once more");
+            }
+            self.retire(retired::not_ready()).await;
+        }
+    }
+
+    /// Waits for the end: the subscriber is gone for good.
+    async fn retire(&self, why: NotReady) {
+        tracing::warn!(trigger = %self.plan.name, reason = why.reason, why = %why.message, "the Trigger stands still");
+        self.live.resolved(&Err(why), &self.context.settings.address);
+        self.stop.cancelled().await;
     }
 
     /// Waits until everything the Trigger refers to is there, and takes up its cursor.
@@ -124,6 +142,10 @@ impl Dispatcher {
         };
         let broker = self.context.brokers.get(&self.plan.broker)?;
         let consumer = broker.journal().consumer(&self.live.consumer(), self.plan.start(), self.plan.hold);
+        if let Some(why) = retired::why(broker.journal(), &self.live.uid, &self.plan) {
+            self.retire(why).await;
+            return None;
+        }
         Some(Arc::new(Work {
             context: self.context.clone(),
             plan: self.plan.clone(),
@@ -157,6 +179,7 @@ impl Running {
             starved: None,
             waited: None,
             circuit: Circuit::default(),
+            gone: false,
             noted: work.consumer.ahead().unwrap_or_default(),
             work,
         }
@@ -165,6 +188,9 @@ impl Running {
     async fn run(&mut self, stop: &CancellationToken) {
         loop {
             // What came back makes room first.
+            if self.gone {
+                break;
+            }
             if !self.flush().await {
                 // The cursor is elsewhere: what is there goes next.
                 tokio::task::yield_now().await;
@@ -323,6 +349,7 @@ impl Running {
                     self.settle(offset, outcome);
                 }
             }
+            Verdict::Gone => self.gone = true,
             Verdict::Again(wait) => {
                 parcel.offsets.retain(|offset| self.window.is_open(*offset));
                 if !parcel.offsets.is_empty() {

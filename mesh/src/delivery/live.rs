@@ -92,6 +92,8 @@ struct LastError {
     message: String,
     code: u16,
     destination: String,
+    /// The beginning of what was answered.
+    answer: String,
     at_ms: Option<u64>,
 }
 
@@ -178,6 +180,7 @@ impl Live {
             message: failure.message.clone(),
             code: failure.code(),
             destination: failure.destination.clone(),
+            answer: String::from_utf8_lossy(&failure.detail).into_owned(),
             at_ms: clock.wall_ms(),
         });
     }
@@ -245,6 +248,7 @@ impl Live {
                 "message": e.message,
                 "code": e.code,
                 "destination": e.destination,
+                "answer": e.answer,
                 "at_ms": e.at_ms,
             })),
             "retry": state.retry.map(|r| json!({

@@ -7,8 +7,10 @@
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
 //! task does (`target` and `services` where its events go). `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
 //! `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again,
-//! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide
-//! what follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
+//! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens` and
+//! `handshake` before it), `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what follows a failure, `retired` keeps
+//! who is gone for good, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives it back into
+//! people's hands, `live` and `times` tell of it all.
 
 mod ahead;
 mod attempt;
@@ -16,14 +18,18 @@ mod circuit;
 mod dead_letter;
 mod dispatcher;
 mod feed;
+mod handshake;
 pub(crate) mod identity;
 mod index;
 mod intake;
+pub mod letters;
 mod live;
+mod local_mqtt;
 mod outcome;
 mod pages;
 pub(crate) mod plan;
 mod policy;
+mod retired;
 mod room;
 mod sender;
 mod services;
@@ -31,12 +37,15 @@ mod store;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
+mod times;
+mod tokens;
 mod triggers;
 mod window;
 mod work;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use index::Index;
+pub use local_mqtt::{LocalListener, LocalMessage, LocalPublish};
 pub use services::{Services, ServicesError};
 pub use store::{append, append_dead_letter};
 pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};

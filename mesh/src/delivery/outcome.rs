@@ -13,6 +13,8 @@ pub(crate) enum Cause {
     NoResponse,
     /// An answer with this status, which is not 2xx.
     Status(u16),
+    /// 410 of a subscriber that was asked for consent: nothing more may be sent to it.
+    Gone,
     /// 2xx, with a body that is no event.
     BadReply,
     /// A Broker of ours did not store the event or the reply.
@@ -63,6 +65,7 @@ impl Failure {
         match self.cause {
             Cause::NoResponse => 500,
             Cause::Status(status) => status,
+            Cause::Gone => 410,
             Cause::BadReply => 502,
             Cause::NotStored => 503,
             Cause::TtlUsedUp => 400,
@@ -75,7 +78,7 @@ impl Failure {
             Cause::Status(404 | 408 | 429 | 502 | 503 | 504) => Class::Away,
             Cause::Status(409 | 500..) => Class::Retryable,
             Cause::BadReply => Class::Malformed,
-            Cause::Status(_) | Cause::TtlUsedUp => Class::Final,
+            Cause::Status(_) | Cause::Gone | Cause::TtlUsedUp => Class::Final,
         }
     }
 }

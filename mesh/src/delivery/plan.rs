@@ -10,6 +10,10 @@ use crate::manifest::subscription::CHANNEL_FAILED;
 use crate::manifest::{BrokerObject, Destination, Kind, ObjectKey, ObjectName, Reply, StartAt, TriggerSpec};
 use crate::names::BrokerName;
 
+/// Why `mqtt:` leads nowhere at a gateway.
+pub(crate) const NO_LISTENER: &str =
+    "mqtt: is the process's own MQTT listener, and this one has none; godwit.dev/agents gives a Trigger to agents";
+
 /// The reason of a condition about what is taken and does not run yet.
 pub(crate) const NOT_IMPLEMENTED: &str = "NotImplemented";
 
@@ -32,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) parallelism: usize,
     /// Most events in one delivery.
     pub(crate) batch: usize,
+    /// Whether the subscriber is asked for consent, and which rate for.
+    handshake: Option<Option<u32>>,
 }
 
 /// Where a Trigger's events go, everything found.
@@ -76,6 +82,7 @@ impl Plan {
             hold: trigger.annotations.hold,
             parallelism: trigger.annotations.parallelism.map_or(1, usize::from),
             batch: trigger.annotations.batch.map_or(1, usize::from),
+            handshake: trigger.annotations.webhook_handshake.then_some(trigger.annotations.webhook_rate),
         }
     }
 
@@ -111,20 +118,25 @@ impl Plan {
         };
         exists(&self.broker, if self.broker.is_channel() { CHANNEL_FAILED } else { "BrokerDoesNotExist" })?;
         let find = |destination: &Destination, reason| {
-            if let Some(why) = destination.not_built() {
-                return Err(NotReady { reason: NOT_IMPLEMENTED, message: why.to_owned(), waits_for_broker: false });
-            }
             let target = Target::resolve(destination, &self.name.namespace, settings).map_err(|e| NotReady {
                 reason,
                 message: e.0,
                 waits_for_broker: false,
             })?;
-            if let Target::Broker(name) = &target {
-                exists(name, reason)?;
+            match &target {
+                Target::Broker(name) => exists(name, reason)?,
+                Target::Mqtt(_) if settings.listener.is_none() => {
+                    let message = NO_LISTENER.to_owned();
+                    return Err(NotReady { reason, message, waits_for_broker: false });
+                }
+                Target::Mqtt(_) | Target::Http(_) => {}
             }
             Ok(target)
         };
-        let subscriber = find(&self.subscriber, "SubscriberNotResolved")?;
+        let mut subscriber = find(&self.subscriber, "SubscriberNotResolved")?;
+        if let Some(rate) = self.handshake {
+            subscriber = subscriber.with_handshake(settings.address.host_str().unwrap_or("localhost"), rate);
+        }
         let reply = match &self.reply {
             Reply::To(to) => Some(find(to, "ReplyNotResolved")?),
             Reply::Broker | Reply::Discard => None,

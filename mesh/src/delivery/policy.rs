@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::outcome::{Class, Failure};
+use super::outcome::{Cause, Class, Failure};
 use crate::manifest::{Annotations, BackoffPolicy, DeliverySpec, Format, Jitter};
 
 /// Longest time for one attempt where none is written.
@@ -14,6 +14,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Our own waits: the first, and the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// The longest `Retry-After` that our own policy obeys with 429.
+const LONGEST_ASKED: Duration = Duration::from_secs(24 * 3600);
 
 /// How often our own policy tries again when the receiver answers, but with an error of its own.
 const OWN_RETRIES: u32 = 10;
@@ -104,7 +106,9 @@ impl Policy {
                     return Next::GiveUp;
                 }
                 let wait = doubled(FIRST_WAIT, attempts.failed).min(LONGEST_WAIT).mul_f64(random.clamp(0.0, 1.0));
-                Next::RetryAfter(asked_for(wait, failure, Some(LONGEST_WAIT)))
+                // Who says "too many requests" says how long to wait, and is obeyed (CloudEvents Web Hooks, section 2.2).
+                let most = if failure.cause == Cause::Status(429) { LONGEST_ASKED } else { LONGEST_WAIT };
+                Next::RetryAfter(asked_for(wait, failure, Some(most)))
             }
             Schedule::Written { retries, backoff, longest, jitter, retry_after_max } => {
                 if attempts.failed > *retries {
@@ -146,7 +150,6 @@ fn asked_for(wait: Duration, failure: &Failure, most: Option<Duration>) -> Durat
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Cause;
     use super::*;
 
     fn spec(json: serde_json::Value) -> DeliverySpec {
@@ -220,6 +223,17 @@ mod tests {
         let malformed = Failure::new(Cause::BadReply, "http://a", String::new(), Vec::new());
         assert!(waits(&ours, &malformed).is_empty());
         assert_eq!(waits(&written(serde_json::json!({"retry": 2})), &malformed).len(), 2, "D21: a failure like another");
+    }
+
+    #[test]
+    fn our_choice_obeys_retry_after_with_429_for_a_day_and_with_503_as_long_as_its_own_longest_wait() {
+        let ours = Policy::new(None, &Annotations::default(), None);
+        for (status, seconds) in [(429, 3600), (503, 300)] {
+            let mut asked = failure(status);
+            asked.retry_after = Some(Duration::from_secs(3600));
+            let next = ours.after(&mut Attempts::default(), &asked, 1.0);
+            assert_eq!(next, Next::RetryAfter(Duration::from_secs(seconds)), "{status}");
+        }
     }
 
     #[test]

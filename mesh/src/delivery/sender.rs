@@ -3,7 +3,7 @@
 //! Connections are kept and shared by all Triggers; HTTP/1.1, and HTTP/2 where a server with `https` offers it. Redirects are
 //! not followed (D12). Answers are read up to a limit and within the attempt's time, whatever the receiver sends.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,8 +20,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::handshake;
 use super::outcome::{Cause, Failure, MAX_DETAIL_BYTES};
-use super::target::shown;
+use super::target::{Endpoint, shown};
+use super::tokens::Tokens;
+use super::triggers::DeliverySettings;
 use crate::clock::Clock;
 use crate::door::ClientTls;
 use crate::event::{self, Event, StoredEvent};
@@ -37,6 +40,11 @@ const MAX_BUFFER: usize = 64 << 10;
 /// Room for answers on one HTTP/2 stream and connection.
 const WINDOW: u32 = 64 << 10;
 
+/// Clients kept for destinations that bring certificates; one more takes the place of the one that was used longest ago.
+const MAX_OWN: usize = 32;
+
+type Secure = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 /// Sends events. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sender(Arc<Inner>);
@@ -44,7 +52,10 @@ pub(crate) struct Sender(Arc<Inner>);
 struct Inner {
     plain: Client<HttpConnector, Full<Bytes>>,
     /// Made when the first URL with `https` comes: the roots cost memory that a board without any need not spend.
-    secure: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    secure: OnceLock<Secure>,
+    /// Those for destinations that bring certificates of their own, by these; the last used last.
+    own: Mutex<Vec<(Arc<str>, Secure)>>,
+    tokens: Tokens,
     tls: ClientTls,
     clock: Clock,
     max_answer_bytes: usize,
@@ -53,7 +64,7 @@ struct Inner {
 /// How one request is sent.
 #[derive(Debug)]
 pub(crate) struct Letter<'a> {
-    pub(crate) url: &'a Url,
+    pub(crate) url: &'a Endpoint,
     pub(crate) event: &'a Event,
     /// Events that go in place of the one, together.
     pub(crate) batch: Option<&'a [Event]>,
@@ -81,15 +92,30 @@ impl std::fmt::Debug for Sender {
 }
 
 impl Sender {
-    /// A sender that trusts `tls` and reads answers up to `max_answer_bytes`.
-    pub(crate) fn new(tls: ClientTls, clock: Clock, max_answer_bytes: usize) -> Self {
+    /// A sender that knows whom to trust, which tokens to show, and how large an answer may be.
+    pub(crate) fn new(settings: &DeliverySettings) -> Self {
         let plain = pooled().build(connector());
-        Self(Arc::new(Inner { plain, secure: OnceLock::new(), tls, clock, max_answer_bytes }))
+        Self(Arc::new(Inner {
+            plain,
+            secure: OnceLock::new(),
+            own: Mutex::default(),
+            tokens: Tokens::new(settings.tokens.clone()),
+            tls: settings.tls.clone(),
+            clock: settings.clock.clone(),
+            max_answer_bytes: settings.max_event_bytes,
+        }))
     }
 
-    /// Sends one event and reads the answer.
+    /// Sends one event and reads the answer. Where the subscriber allows only so many requests, waits for its turn first.
     pub(crate) async fn send(&self, letter: &Letter<'_>) -> Result<Answer, Failure> {
         let destination = shown(letter.url);
+        if let Some(handshake) = &letter.url.handshake {
+            let now = self.0.clock.elapsed_ms();
+            let at = handshake.turn(now);
+            if at > now {
+                self.0.clock.sleep_until(at).await;
+            }
+        }
         match tokio::time::timeout(letter.timeout, self.exchange(letter, &destination)).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -100,15 +126,56 @@ impl Sender {
     }
 
     async fn exchange(&self, letter: &Letter<'_>, destination: &str) -> Result<Answer, Failure> {
-        let request = request(letter).map_err(|why| Failure::new(Cause::Status(400), destination, why, Vec::new()))?;
-        let response = if letter.url.scheme() == "https" {
-            let client = self.secure().map_err(|why| Failure::no_response(destination, &why))?;
-            client.request(request).await
-        } else {
-            self.0.plain.request(request).await
+        let token = self.0.tokens.header(letter.url, &self.0.clock);
+        let token = token.map_err(|why| Failure::no_response(destination, &why))?;
+        let mut request = request(letter).map_err(|why| Failure::new(Cause::Status(400), destination, why, Vec::new()))?;
+        if let Some(token) = token {
+            // A user and password in the URL are for this one destination, and go before.
+            request.headers_mut().entry(AUTHORIZATION).or_insert(token);
+        }
+        if let Some(handshake) = &letter.url.handshake {
+            let authorization = request.headers().get(AUTHORIZATION).cloned();
+            self.consent(letter.url, handshake, authorization.as_ref())
+                .await
+                .map_err(|why| Failure::no_response(destination, &format!("{destination}: {why}")))?;
+            let origin = HeaderValue::from_str(&handshake.origin);
+            request.headers_mut().extend(origin.ok().map(|origin| (handshake::ORIGIN, origin)));
+        }
+        let response = self.request(letter.url, request).await.map_err(|why| Failure::no_response(destination, &why))?;
+        let gone = response.status() == StatusCode::GONE && letter.url.handshake.is_some();
+        self.read(response, letter.reply, destination).await.map_err(|failure| match gone {
+            true => Failure { cause: Cause::Gone, ..failure },
+            false => failure,
+        })
+    }
+
+    /// Asks the subscriber for its consent, unless it has been given.
+    async fn consent(
+        &self,
+        endpoint: &Endpoint,
+        handshake: &handshake::Handshake,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<(), String> {
+        let clock = &self.0.clock;
+        if handshake.has_consent(clock.elapsed_ms()) {
+            return Ok(());
+        }
+        let _asking = handshake.asking.lock().await;
+        if handshake.has_consent(clock.elapsed_ms()) {
+            return Ok(());
+        }
+        let request = handshake.ask(&bare(endpoint), authorization)?;
+        let response = self.request(endpoint, request).await?;
+        handshake.answered(response.headers(), clock.elapsed_ms())
+    }
+
+    async fn request(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+        let response = match (endpoint.scheme(), &endpoint.ca_certs) {
+            ("https", None) => self.secure()?.request(request).await,
+            ("https", Some(pem)) => self.with_own(pem)?.request(request).await,
+            _ => self.0.plain.request(request).await,
         };
-        let response = response.map_err(|e| Failure::no_response(destination, &chain(&e)))?;
-        self.read(response, letter.reply, destination).await
+        response.map_err(|e| chain(&e))
     }
 
     async fn read(&self, response: Response<Incoming>, reply: bool, destination: &str) -> Result<Answer, Failure> {
@@ -147,18 +214,37 @@ impl Sender {
         Some(Duration::from_millis(at.saturating_sub(self.0.clock.wall_ms()?)))
     }
 
-    fn secure(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
+    fn secure(&self) -> Result<&Secure, String> {
         if let Some(client) = self.0.secure.get() {
             return Ok(client);
         }
         let config = self.0.tls.config(&[]).map_err(|e| e.to_string())?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config((*config).clone())
-            .https_only()
-            .enable_all_versions()
-            .wrap_connector(connector());
-        Ok(self.0.secure.get_or_init(|| pooled().build(connector)))
+        Ok(self.0.secure.get_or_init(|| secure_client(&config)))
     }
+
+    /// The client that trusts these certificates too.
+    fn with_own(&self, pem: &Arc<str>) -> Result<Secure, String> {
+        let mut own = self.0.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = own.iter().position(|(other, _)| other == pem).map(|at| own.remove(at));
+        let (pem, client) = match known {
+            Some(known) => known,
+            None => (pem.clone(), secure_client(&*self.0.tls.config_with(pem, &[]).map_err(|e| e.to_string())?)),
+        };
+        if own.len() >= MAX_OWN {
+            own.remove(0);
+        }
+        own.push((pem, client.clone()));
+        Ok(client)
+    }
+}
+
+fn secure_client(config: &rustls::ClientConfig) -> Secure {
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config.clone())
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(connector());
+    pooled().build(connector)
 }
 
 fn connector() -> HttpConnector {
@@ -199,21 +285,27 @@ fn request(letter: &Letter<'_>) -> Result<Request<Full<Bytes>>, String> {
     let namespace = HeaderValue::from_str(letter.namespace).map_err(|e| e.to_string())?;
     headers.insert("kn-namespace", namespace);
 
-    let mut url = letter.url.clone();
-    if !url.username().is_empty() || url.password().is_some() {
+    if !letter.url.username().is_empty() || letter.url.password().is_some() {
         let text = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-        let pair = format!("{}:{}", text(url.username()), text(url.password().unwrap_or_default()));
+        let pair = format!("{}:{}", text(letter.url.username()), text(letter.url.password().unwrap_or_default()));
         let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).map_err(|e| e.to_string())?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
-        // Neither fails on a URL that has them.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
     }
-    url.set_fragment(None);
+    let url = bare(letter.url);
     let mut request = Request::post(url.as_str()).body(Full::new(body)).map_err(|e| e.to_string())?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// A URL as it is asked for: without user name, password and fragment.
+fn bare(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Neither fails on a URL that has them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_fragment(None);
+    url
 }
 
 /// How a body ended.

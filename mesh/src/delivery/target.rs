@@ -1,8 +1,14 @@
 //! From a destination as written to what is sent to (D28).
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use url::Url;
 
+use super::handshake::Handshake;
+use super::local_mqtt::Topic;
 use super::triggers::DeliverySettings;
+use crate::door::check_authorities;
 use crate::manifest::{Destination, Reference, flow};
 use crate::names::BrokerName;
 
@@ -10,9 +16,29 @@ use crate::names::BrokerName;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A URL of somebody else's.
-    Http(Url),
+    Http(Box<Endpoint>),
+    /// Topics of this process's own MQTT listener.
+    Mqtt(Topic),
     /// A Broker of this process: events are appended without a detour by HTTP.
     Broker(BrokerName),
+}
+
+/// A URL, and what is to be known before anything is sent there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    url: Url,
+    /// Certificates of authorities to trust beside the process's own.
+    pub(crate) ca_certs: Option<Arc<str>>,
+    /// The consent that is asked for first, if it is.
+    pub(crate) handshake: Option<Arc<Handshake>>,
+}
+
+impl Deref for Endpoint {
+    type Target = Url;
+
+    fn deref(&self) -> &Url {
+        &self.url
+    }
 }
 
 /// A destination that has no address yet.
@@ -28,29 +54,48 @@ impl Target {
     ) -> Result<Self, Unresolved> {
         let uri = destination.uri.as_deref().unwrap_or_default();
         let Some(reference) = &destination.reference else {
-            return Url::parse(uri).map(Self::Http).map_err(|e| Unresolved(format!("uri {uri}: {e}")));
+            let url = Url::parse(uri).map_err(|e| Unresolved(format!("uri {uri}: {e}")))?;
+            if url.scheme() == "mqtt" {
+                return Topic::parse(&url).map(Self::Mqtt).map_err(|why| Unresolved(format!("uri {uri}: {why}")));
+            }
+            return Self::http(url, destination);
         };
         let there = reference.namespace.as_deref().unwrap_or(namespace);
-        let found = if reference.is_service() {
-            settings.services.url(there, &reference.name).map(Self::Http).map_err(Unresolved)?
+        let base = if reference.is_service() {
+            settings.services.url(there, &reference.name).map_err(Unresolved)?
         } else {
-            Self::Broker(referenced(reference, there)?)
+            let broker = referenced(reference, there)?;
+            if uri.is_empty() {
+                return Ok(Self::Broker(broker));
+            }
+            broker_url(&settings.address, &broker)
         };
         if uri.is_empty() {
-            return Ok(found);
+            return Self::http(base, destination);
         }
-        let base = match &found {
-            Self::Http(url) => url.clone(),
-            Self::Broker(broker) => broker_url(&settings.address, broker),
-        };
         let why = |e| Unresolved(format!("uri {uri} relative to {} {there}/{}: {e}", reference.kind, reference.name));
-        base.join(uri).map(Self::Http).map_err(why)
+        Self::http(base.join(uri).map_err(why)?, destination)
+    }
+
+    fn http(url: Url, destination: &Destination) -> Result<Self, Unresolved> {
+        let ca_certs = destination.ca_certs.as_deref().filter(|pem| !pem.is_empty());
+        ca_certs.map_or(Ok(()), check_authorities).map_err(|e| Unresolved(e.to_string()))?;
+        Ok(Self::Http(Box::new(Endpoint { url, ca_certs: ca_certs.map(Arc::from), handshake: None })))
+    }
+
+    /// The same, asked for consent before anything is sent; `origin` is who asks.
+    pub(crate) fn with_handshake(mut self, origin: &str, rate: Option<u32>) -> Self {
+        if let Self::Http(endpoint) = &mut self {
+            endpoint.handshake = Some(Arc::new(Handshake::new(origin, rate)));
+        }
+        self
     }
 
     /// The URL as `status` shows it, without user name and password.
     pub(crate) fn shown(&self, address: &Url) -> String {
         match self {
             Self::Http(url) => shown(url),
+            Self::Mqtt(topic) => topic.shown().to_owned(),
             Self::Broker(name) => shown(&broker_url(address, name)),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde_json::Value;
@@ -22,19 +23,24 @@ use super::dispatcher::Dispatcher;
 use super::feed::Feed;
 use super::identity::{self, Identity};
 use super::live::{Live, consumer_name};
+use super::local_mqtt::LocalListener;
 use super::pages::Pages;
-use super::plan::{NOT_IMPLEMENTED, Plan};
+use super::plan::{NO_LISTENER, Plan};
+use super::retired;
 use super::room::Room;
 use super::sender::Sender;
 use super::services::Services;
 use super::store::append;
 use super::target::{Target, broker_url, shown};
+use super::times::Times;
 use crate::broker::{Broker, BrokerError, BrokerSettings, Brokers};
 use crate::clock::Clock;
 use crate::door::ClientTls;
+use crate::http::metrics::Metrics;
 use crate::journal::{ConsumerStatus, Refused, Start};
 use crate::manifest::{BrokerObject, Destination, Kind, Manifests, ObjectKey, ObjectName, TriggerSpec};
 use crate::names::BrokerName;
+use crate::observe::Spans;
 
 /// Who brought a set. Applying one never touches what another owner brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +84,12 @@ pub struct DeliverySettings {
     pub max_event_bytes: usize,
     /// Time for arrival stamps and `Retry-After` dates.
     pub clock: Clock,
+    /// Files with bearer tokens, by `host` or `host:port` of the subscriber.
+    pub tokens: BTreeMap<String, PathBuf>,
+    /// Where `mqtt:` subscribers are.
+    pub listener: LocalListener,
+    /// Traces of deliveries.
+    pub spans: Spans,
 }
 
 /// Why a set was not applied. Nothing of it runs; what ran before goes on.
@@ -128,6 +140,7 @@ pub(crate) struct Context {
     pub(crate) brokers: Brokers,
     pub(crate) sender: Sender,
     pub(crate) settings: DeliverySettings,
+    pub(crate) times: Times,
     /// Room for events on their way.
     pub(crate) room: Room,
     pages: Arc<Pages>,
@@ -137,8 +150,9 @@ pub(crate) struct Context {
 
 impl Context {
     fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
-        let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
-        Self { brokers, sender, settings, room: Room::default(), pages: Arc::default(), feeds: Mutex::default() }
+        let sender = Sender::new(&settings);
+        let (room, pages, feeds) = (Room::default(), Arc::default(), Mutex::default());
+        Self { brokers, sender, settings, times: Times::default(), room, pages, feeds }
     }
 
     /// The Broker's feed; it runs as long as anybody has it.
@@ -261,6 +275,11 @@ impl Triggers {
         self.0.table().entries.get(of).map(|entry| entry.live.standing())
     }
 
+    /// Adds how long deliveries take to `/metrics`.
+    pub fn register(&self, metrics: &Metrics) {
+        self.0.context.times.register(metrics);
+    }
+
     /// The Brokers that Triggers run on.
     #[must_use]
     pub fn brokers(&self) -> &Brokers {
@@ -273,17 +292,20 @@ impl Triggers {
     /// One word and a sentence, as in a condition.
     pub fn resolve(&self, destination: &Destination, namespace: &str) -> Result<String, (&'static str, String)> {
         const REASON: &str = "DeadLetterSinkNotResolved";
-        if let Some(why) = destination.not_built() {
-            return Err((NOT_IMPLEMENTED, why.to_owned()));
-        }
         let settings = &self.0.context.settings;
         let target = Target::resolve(destination, namespace, settings).map_err(|e| (REASON, e.0))?;
         match &target {
             Target::Broker(name) if self.0.context.brokers.get(name).is_none() => {
                 Err((REASON, format!("{} {name} does not exist", name.what())))
             }
-            Target::Broker(_) | Target::Http(_) => Ok(target.shown(&settings.address)),
+            Target::Mqtt(_) if settings.listener.is_none() => Err((REASON, NO_LISTENER.to_owned())),
+            Target::Broker(_) | Target::Mqtt(_) | Target::Http(_) => Ok(target.shown(&settings.address)),
         }
+    }
+
+    /// What the task of a Trigger or Subscription goes by; `None` if there is none such here.
+    pub(super) fn running(&self, of: &ObjectKey) -> Option<(Arc<Context>, Arc<Plan>)> {
+        self.0.table().entries.get(of).map(|entry| (self.0.context.clone(), entry.plan.clone()))
     }
 
     /// The URL of one of this process's Brokers.
@@ -518,9 +540,10 @@ impl Inner {
         self.table().sets.insert(owner, (revision, set));
         let objects = self.broker_objects(None);
         for broker in self.context.brokers.list() {
-            let uplink = !broker.name().is_channel() && objects.get(broker.name()).is_none_or(BrokerObject::uplink);
-            broker.set(BrokerSettings { uplink });
+            let none = || BrokerSettings { uplink: !broker.name().is_channel(), ..BrokerSettings::default() };
+            broker.set(objects.get(broker.name()).map_or_else(none, BrokerObject::settings));
         }
+        self.context.brokers.share();
         let mut table = self.table();
         for plan in plans {
             let Some(identity) = identities.get(&plan.key()) else { continue };
@@ -592,7 +615,12 @@ impl Inner {
 async fn forget_one(broker: &Broker, of: &ObjectKey, uid: &str) {
     broker.journal().remove_consumer(&consumer_name(of, uid));
     let key = identity::key(of);
-    let forgotten = append(broker.journal(), |append| append.delete(&key)).await;
+    let gone = retired::key(uid);
+    let forgotten = append(broker.journal(), |append| {
+        append.delete(&key);
+        append.delete(&gone);
+    })
+    .await;
     if let Err(error) = forgotten {
         tracing::warn!(trigger = %of, broker = %broker.name(), %error, "a removed Trigger's uid stays behind");
     }

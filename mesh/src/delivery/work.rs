@@ -76,6 +76,8 @@ pub(crate) enum Verdict {
     Again(Duration),
     /// Each by itself, at this stage.
     Apart(Stage),
+    /// The subscriber is gone for good: nothing more is sent, and what is pending stays.
+    Gone,
 }
 
 /// Whether anybody answered.
@@ -196,6 +198,9 @@ impl Work {
                     Err(failure) => {
                         *contact = contact_of(&failure);
                         self.note(job.offset, parcel.attempts, &failure);
+                        if failure.cause == Cause::Gone {
+                            return Verdict::Gone;
+                        }
                         match plan.policy.after(&mut parcel.attempts, &failure, random()) {
                             Next::RetryAfter(wait) => Verdict::Again(wait),
                             Next::GiveUp => {
@@ -252,6 +257,9 @@ impl Work {
             Err(failure) => {
                 *contact = contact_of(&failure);
                 self.note(parcel.first(), parcel.attempts, &failure);
+                if failure.cause == Cause::Gone {
+                    return Verdict::Gone;
+                }
                 match self.plan.policy.after(&mut parcel.attempts, &failure, random()) {
                     Next::RetryAfter(wait) => Verdict::Again(wait),
                     Next::GiveUp if is_about_events(&failure) => Verdict::Apart(Stage::Subscriber),

@@ -18,4 +18,4 @@ pub use listener::{ListenerError, ListenerRule};
 pub(crate) use origin::is_of_proxies;
 pub use origin::{ForeignRequest, HostRule, passed_on_by};
 pub use password::{PasswordError, hash_password, make_token};
-pub use tls::{ClientTls, HANDSHAKE_TIMEOUT, ServerTls, TlsError};
+pub use tls::{ClientTls, HANDSHAKE_TIMEOUT, ServerTls, TlsError, check_authorities};

@@ -54,6 +54,9 @@ pub enum TlsError {
         /// Where they were looked for.
         place: String,
     },
+    /// Certificates that an object brought cannot be used.
+    #[error("CACerts: {0}: PEM with certificates of authorities is wanted")]
+    Inline(pem::Error),
     /// rustls refused the set-up.
     #[error("setting up TLS: {0}")]
     Setup(#[from] rustls::Error),
@@ -164,6 +167,43 @@ impl ClientTls {
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Arc::new(config))
+    }
+
+    /// The same that trusts the authorities in `pem` beside its own. Where it has none of its own, those alone.
+    ///
+    /// # Errors
+    /// [`TlsError::Inline`], and [`TlsError::File`] where the file of its own cannot be used.
+    pub fn config_with(&self, pem: &str, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+        let mut store = match read_roots(self.0.ca_file.as_deref()) {
+            Ok(store) => store,
+            Err(TlsError::NoRoots { .. }) => RootCertStore::empty(),
+            Err(error) => return Err(error),
+        };
+        let found: Vec<_> =
+            CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(TlsError::Inline)?;
+        let (added, _) = store.add_parsable_certificates(found);
+        if added == 0 {
+            return Err(TlsError::Inline(pem::Error::NoItemsFound));
+        }
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}
+
+/// Whether this PEM has certificates of authorities that can be used.
+///
+/// # Errors
+/// [`TlsError::Inline`].
+pub fn check_authorities(pem: &str) -> Result<(), TlsError> {
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(TlsError::Inline)?;
+    match RootCertStore::empty().add_parsable_certificates(found) {
+        (0, _) => Err(TlsError::Inline(pem::Error::NoItemsFound)),
+        _ => Ok(()),
     }
 }
 

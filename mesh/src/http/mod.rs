@@ -2,12 +2,13 @@
 //!
 //! A request's way: [`Server`] accepts a connection and holds it to its [`Limits`]; the [`Door`] checks host, origin and
 //! credentials; the [`Router`] finds the handler. Handlers here are the CloudEvents [`ingress`], the operations endpoints
-//! [`ops`], the tail of a broker [`events`] and its [`cursors`]; the parts above add theirs. Limits hold for everything that a
+//! [`ops`], the tail of a broker [`events`], its [`cursors`] and its [`dead_letters`]; the parts above add theirs. Limits hold for everything that a
 //! peer controls, and memory for a connection that does nothing is a few kilobytes.
 
 mod body;
 mod connection;
 pub mod cursors;
+pub mod dead_letters;
 mod door;
 pub mod events;
 pub mod ingress;

@@ -78,6 +78,7 @@ impl Ops {
     /// Shows the Triggers in `/status` and `/metrics`.
     #[must_use]
     pub fn triggers(self, triggers: &Triggers) -> Self {
+        triggers.register(&self.metrics);
         let shown = triggers.clone();
         self.metrics.collect(move |samples| {
             for (trigger, errors) in shown.filter_errors() {
@@ -158,6 +159,24 @@ fn tell_brokers(brokers: &Brokers, samples: &mut Samples) {
         samples.counter("godwit_broker_events_accepted", "Events ever appended, earlier starts included.", &labels, next.0);
         samples.gauge("godwit_broker_events_kept", "Events that can still be read.", &labels, next.since(first));
         samples.gauge("godwit_broker_journal_bytes", "Bytes of the journal's segment files.", &labels, journal.bytes());
+        if let Some((found, forgotten)) = broker.deduplication().map(|deduplication| deduplication.counts()) {
+            let help = "Events acknowledged and not stored, because one of their source and id was there.";
+            samples.counter("godwit_broker_events_deduplicated", help, &labels, found);
+            let help = "Events forgotten by de-duplication before the window was over: there were too many.";
+            samples.counter("godwit_broker_deduplication_forgotten", help, &labels, forgotten);
+        }
+        if let Some(account) = broker.dead_letter_account() {
+            let help = "Dead letters that are neither replayed nor dropped.";
+            samples.gauge("godwit_dead_letters_pending", help, &labels, account.pending);
+            let mut tell = |outcome: &str, n: u64| {
+                let labels = [("namespace", namespace), (what, name), ("outcome", outcome)];
+                samples.counter("godwit_dead_letters_settled", "Dead letters replayed, or dropped by reason.", &labels, n);
+            };
+            tell("replayed", account.done.delivered);
+            for (reason, n) in &account.done.dropped {
+                tell(&format!("dropped_{}", reason.name()), *n);
+            }
+        }
         for consumer in consumers {
             let mut tell = |outcome: &str, n: u64| {
                 let labels = [("namespace", namespace), (what, name), ("consumer", &consumer.name), ("outcome", outcome)];

@@ -389,7 +389,7 @@ async fn what_changes_things_must_come_from_here() {
 }
 
 #[tokio::test]
-async fn with_credentials_only_health_checks_come_in_without() {
+async fn d9_with_credentials_only_health_checks_come_in_without() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("credentials");
     let mut file = CredentialsFile::open(&path).expect("absent is empty");

@@ -33,12 +33,22 @@ pub enum DropReason {
     Duplicate = 6,
     /// The event was dropped further up before it came to this broker.
     Upstream = 7,
+    /// Somebody dropped it from the dead letters.
+    ByHand = 8,
 }
 
 impl DropReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Self; 7] =
-        [Self::Retention, Self::Quarantined, Self::Expired, Self::Skipped, Self::Refused, Self::Duplicate, Self::Upstream];
+    pub const ALL: [Self; 8] = [
+        Self::Retention,
+        Self::Quarantined,
+        Self::Expired,
+        Self::Skipped,
+        Self::Refused,
+        Self::Duplicate,
+        Self::Upstream,
+        Self::ByHand,
+    ];
 
     /// The reason's name as shown to people and machines.
     #[must_use]
@@ -51,6 +61,7 @@ impl DropReason {
             Self::Refused => "refused",
             Self::Duplicate => "duplicate",
             Self::Upstream => "upstream",
+            Self::ByHand => "dropped-by-hand",
         }
     }
 

@@ -10,8 +10,14 @@ use super::duration::IsoDuration;
 use super::error::FieldError;
 use super::kind::Kind;
 use super::selector::LabelSelector;
+use crate::broker::Retention;
+use crate::config::{Setting as _, Size};
+use crate::journal::Policy;
 
 const PREFIX: &str = "godwit.dev/";
+
+/// Smallest retention that can be meant.
+const LEAST_BYTES: u64 = 64 << 10;
 
 /// One of our annotations, for people.
 #[derive(Debug)]
@@ -31,7 +37,7 @@ pub struct Annotation {
 }
 
 /// All of them, by name.
-pub static ANNOTATIONS: [Annotation; 8] = [
+pub static ANNOTATIONS: [Annotation; 15] = [
     Annotation {
         name: "agents",
         kinds: &[],
@@ -66,6 +72,14 @@ pub static ANNOTATIONS: [Annotation; 8] = [
               there goes, nothing is waited for. Its answer is for all of them, and never a reply. Not beside `parallelism`.",
     },
     Annotation {
+        name: "deduplication-window",
+        kinds: &[Kind::Broker],
+        value: "duration above 0",
+        unit: "ISO 8601, as in `PT10M`",
+        default: "absent: every event is stored",
+        doc: "For how long an event that came by HTTP is known by `source` and `id`: another of its name is acknowledged and not stored.",
+    },
+    Annotation {
         name: "hold",
         kinds: &[Kind::Trigger, Kind::Subscription],
         value: "`true`, `false`",
@@ -83,6 +97,38 @@ pub static ANNOTATIONS: [Annotation; 8] = [
               `partitionkey` do.",
     },
     Annotation {
+        name: "retention-age",
+        kinds: &[Kind::Broker],
+        value: "duration above 0",
+        unit: "ISO 8601, as in `P7D`",
+        default: "absent: `storage.max-age`",
+        doc: "Events of this Broker that are older go, at the latest at twice this age.",
+    },
+    Annotation {
+        name: "retention-bytes",
+        kinds: &[Kind::Broker],
+        value: "size of at least 64KiB",
+        unit: "`64MiB`, `1GiB`",
+        default: "absent: a share of `storage.max-bytes`",
+        doc: "Most bytes of this Broker's journal, four segments at least; what is left of `storage.max-bytes` the others share.",
+    },
+    Annotation {
+        name: "retention-count",
+        kinds: &[Kind::Broker],
+        value: "number above 0",
+        unit: "events",
+        default: "absent: `storage.max-count`",
+        doc: "Most events of this Broker, to the segment.",
+    },
+    Annotation {
+        name: "retention-policy",
+        kinds: &[Kind::Broker],
+        value: "`drop-oldest`, `reject`",
+        unit: "",
+        default: "absent: `storage.policy`",
+        doc: "What happens when this Broker is at its limit.",
+    },
+    Annotation {
         name: "start",
         kinds: &[Kind::Trigger, Kind::Subscription],
         value: "`earliest`, `latest`",
@@ -97,6 +143,22 @@ pub static ANNOTATIONS: [Annotation; 8] = [
         unit: "",
         default: "`true`",
         doc: "At an agent: whether the Broker's events go up to the gateway.",
+    },
+    Annotation {
+        name: "webhook-handshake",
+        kinds: &[Kind::Trigger],
+        value: "`true`, `false`",
+        unit: "",
+        default: "`false`",
+        doc: "Whether the subscriber is asked for consent before events are sent to it (CloudEvents Web Hooks); 410 then retires it.",
+    },
+    Annotation {
+        name: "webhook-rate",
+        kinds: &[Kind::Trigger],
+        value: "number above 0",
+        unit: "requests a minute",
+        default: "absent: none is asked for",
+        doc: "The rate that the handshake asks for; what the subscriber allows is kept.",
     },
 ];
 
@@ -139,6 +201,14 @@ pub struct Annotations {
     pub backoff_max: Option<IsoDuration>,
     /// Whether waits between retries are spread at random; none: not said.
     pub jitter: Option<Jitter>,
+    /// Broker: for how long an event is known by `source` and `id`.
+    pub deduplication_window: Option<IsoDuration>,
+    /// Broker: its own retention.
+    pub retention: Retention,
+    /// Trigger: whether its subscriber is asked for consent first.
+    pub webhook_handshake: bool,
+    /// Trigger: the requests a minute that the handshake asks for.
+    pub webhook_rate: Option<u32>,
 }
 
 impl Annotations {
@@ -170,18 +240,37 @@ impl Annotations {
             "batch" => self.batch = Some(number(value, 1000)?),
             "hold" => self.hold = boolean(value)?,
             "parallelism" => self.parallelism = Some(number(value, 256)?),
-            "backoff-max" => {
-                let max: IsoDuration = value.parse().map_err(|e| format!("{e}"))?;
-                if max.0.is_zero() {
-                    return Err("must be longer than nothing".to_owned());
-                }
-                self.backoff_max = Some(max);
+            "backoff-max" => self.backoff_max = Some(duration(value)?),
+            "deduplication-window" => self.deduplication_window = Some(duration(value)?),
+            "retention-age" => self.retention.max_age_ms = Some(duration(value)?.as_millis()),
+            "retention-bytes" => match Size::from_text(value)? {
+                Size(bytes) if bytes >= LEAST_BYTES => self.retention.max_bytes = Some(bytes),
+                Size(_) => return Err(format!("must be {LEAST_BYTES} bytes or more")),
+            },
+            "retention-count" => match value.parse() {
+                Ok(count) if count > 0 => self.retention.max_count = Some(count),
+                _ => return Err(format!("\"{value}\" is not a number above 0")),
+            },
+            "retention-policy" => {
+                let policies = [("drop-oldest", Policy::DropOldest), ("reject", Policy::Reject)];
+                self.retention.policy = Some(choice(value, &policies)?);
             }
             "backoff-jitter" => self.jitter = Some(choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?),
+            "webhook-handshake" => self.webhook_handshake = boolean(value)?,
+            "webhook-rate" => match value.parse() {
+                Ok(rate) if rate > 0 => self.webhook_rate = Some(rate),
+                _ => return Err(format!("\"{value}\" is not a number from 1 to {}", u32::MAX)),
+            },
             _ => return Err("is listed, but nothing reads it".to_owned()),
         }
         Ok(())
     }
+}
+
+/// A duration longer than nothing.
+fn duration(value: &str) -> Result<IsoDuration, String> {
+    let duration: IsoDuration = value.parse().map_err(|e| format!("{e}"))?;
+    if duration.0.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(duration) }
 }
 
 fn boolean(value: &str) -> Result<bool, String> {

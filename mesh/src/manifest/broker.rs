@@ -5,8 +5,10 @@ use serde::de::IgnoredAny;
 
 use super::annotations::Annotations;
 use super::delivery::DeliverySpec;
+use super::duration::IsoDuration;
 use super::error::FieldError;
 use super::metadata::Metadata;
+use crate::broker::BrokerSettings;
 use crate::names::BrokerName;
 
 /// The annotation that names a Broker's class.
@@ -85,6 +87,16 @@ impl BrokerObject {
         let spec = BrokerSpec { config: None, delivery: spec.delivery };
         spec.check()?;
         Ok(Self { name, annotations, foreign_class: None, spec })
+    }
+
+    /// What its annotations say.
+    #[must_use]
+    pub fn settings(&self) -> BrokerSettings {
+        BrokerSettings {
+            uplink: self.uplink(),
+            deduplication_ms: self.annotations.deduplication_window.map(IsoDuration::as_millis),
+            retention: self.annotations.retention,
+        }
     }
 
     /// Whether the Broker's events go up to the gateway; a Channel's never do.

@@ -34,7 +34,7 @@ pub struct Destination {
     pub reference: Option<Reference>,
     /// An absolute URL, or one relative to the reference's.
     pub uri: Option<String>,
-    /// CA certificates to trust.
+    /// Certificates of authorities (PEM) to trust for this destination, beside the process's own.
     #[serde(rename = "CACerts")]
     pub ca_certs: Option<String>,
     /// Knative's OIDC audience; it means nothing while OIDC is off, as it always is here.
@@ -78,17 +78,6 @@ impl Reference {
 }
 
 impl Destination {
-    /// What it asks for that is not built yet: an object with such a destination is kept, and says so in its condition.
-    #[must_use]
-    pub fn not_built(&self) -> Option<&'static str> {
-        let mqtt = self.uri.as_deref().is_some_and(|uri| uri.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("mqtt:")));
-        match (&self.ca_certs, mqtt) {
-            (Some(_), _) => Some("CACerts are not built yet; give the CA to the process by its configuration"),
-            (None, true) => Some("subscribers with mqtt: are not built yet; http and https are"),
-            (None, false) => None,
-        }
-    }
-
     /// Checks what types cannot. Paths are relative to the destination.
     pub(crate) fn check(&self) -> Result<(), FieldError> {
         if let Some(reference) = &self.reference {

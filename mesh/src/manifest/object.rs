@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::annotations::Annotations;
 use super::broker::{BrokerObject, BrokerSpec, CLASS, ChannelSpec, OUR_CLASS};
 use super::convert::to_stored;
-use super::destination::Destination;
 use super::error::{Fault, FieldError, ManifestError};
 use super::flow;
 use super::kind::Kind;
@@ -18,7 +17,7 @@ use super::metadata::{Metadata, ObjectKey, ObjectName};
 use super::schema::{Findings, METADATA, Runs, Version, examine_spec};
 use super::selector::is_label_value;
 use super::subscription::{RawSubscriptionSpec, subscription};
-use super::trigger::{RawTriggerSpec, Reply, TriggerSpec};
+use super::trigger::{RawTriggerSpec, TriggerSpec};
 use crate::names::DEFAULT_NAMESPACE;
 
 /// Knative's label on a Trigger: its Broker.
@@ -425,29 +424,14 @@ fn warnings_of(kind: Kind, version: &Version, spec: &Spec) -> Vec<String> {
     if kind.resource().runs == Runs::NotYet {
         warnings.push(format!("{kind} is kept, but does not run yet (NotImplemented)"));
     }
-    let mut unbuilt = |field: &str, destination: Option<&Destination>| {
-        if let Some(why) = destination.and_then(Destination::not_built) {
-            warnings.push(format!("{field}: {why}"));
-        }
-    };
     match spec {
-        Spec::Broker(broker) | Spec::Channel(broker) => {
-            let sink = broker.spec.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
-            unbuilt("spec.delivery.deadLetterSink", sink);
+        Spec::Broker(broker) => {
             if let Some(class) = &broker.foreign_class {
                 warnings.push(format!("metadata.annotations[{CLASS}]: brokers of class {class} do not run here"));
             }
         }
-        Spec::Trigger(trigger) | Spec::Subscription(trigger) => {
-            unbuilt("spec.subscriber", Some(&trigger.subscriber));
-            if let Reply::To(to) = &trigger.reply {
-                unbuilt("spec.reply", Some(to));
-            }
-            let sink = trigger.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
-            unbuilt("spec.delivery.deadLetterSink", sink);
-        }
         Spec::Lacking { why, .. } => warnings.push(why.clone()),
-        Spec::Flow | Spec::Stored => {}
+        Spec::Trigger(_) | Spec::Channel(_) | Spec::Subscription(_) | Spec::Flow | Spec::Stored => {}
     }
     warnings
 }

@@ -1,7 +1,9 @@
-//! Logs: `tracing` events to stderr, as text for people or one JSON object a line for machines.
+//! Logs: `tracing` events to stderr, as text for people or one JSON object a line for machines. `spans` are the traces of events.
 //!
 //! Colours are used only when stderr is a terminal and `NO_COLOR` is not set. Levels are a list of targets
 //! (`info,godwit_agent::mqtt=debug`); regular expressions are not offered, they would cost the agent memory for nothing.
+
+mod spans;
 
 use std::io::IsTerminal;
 
@@ -13,6 +15,8 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::config::{Format, Log};
 
+pub use spans::{QUEUE, Role, Span, Spans, TRACE_PARENT, TraceContext, endpoint};
+
 /// Why logging could not be set up.
 #[derive(Debug, Error)]
 pub enum ObserveError {
@@ -21,6 +25,12 @@ pub enum ObserveError {
     Level {
         /// The level as given.
         level: String,
+    },
+    /// The collector's URL is none.
+    #[error("tracing.otlp-endpoint \"{endpoint}\" is no URL such as http://127.0.0.1:4318")]
+    Endpoint {
+        /// The URL as given.
+        endpoint: String,
     },
     /// Logging has been set up before.
     #[error("logging is set up twice in one process")]

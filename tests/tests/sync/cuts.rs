@@ -138,7 +138,7 @@ async fn a_broker_that_is_no_longer_to_go_up_stops_at_once() {
     })
     .await;
     let broker = agent.brokers.get(&"site/private".parse().expect("a name")).expect("there");
-    broker.set(godwit_mesh::broker::BrokerSettings { uplink: false });
+    broker.set(godwit_mesh::broker::BrokerSettings { uplink: false, ..Default::default() });
     agent.publish_to("site/private", 5..10, text).await;
     agent.publish(0..100).await;
     arrives(&gateway, &texts(0..100)).await;

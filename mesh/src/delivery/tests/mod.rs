@@ -2,13 +2,16 @@
 
 mod failures;
 mod flows;
+mod letters;
 mod model;
+mod modes;
 mod parallel;
 mod replies;
 mod running;
 mod sending;
 mod sets;
 mod sink;
+mod webhooks;
 mod world;
 
 pub(crate) use world::settings;

@@ -1,6 +1,7 @@
 //! A process's Brokers and Triggers in a temporary folder, which can be ended and started again.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use url::Url;
 
 use crate::broker::{Broker, BrokerDefaults, Brokers};
 use crate::clock::Clock;
-use crate::delivery::{ApplyError, DeadLetter, DeliverySettings, Owner, Services, Triggers};
+use crate::delivery::{ApplyError, DeadLetter, DeliverySettings, LocalListener, Owner, Services, Triggers};
 use crate::door::ClientTls;
 use crate::event::{Event, StoredEvent, encode_event};
 use crate::journal::{ConsumerStatus, Item, Journal, Offset, Options};
@@ -25,6 +26,9 @@ pub(crate) fn settings() -> DeliverySettings {
         services: Services::default(),
         max_event_bytes: 64 << 10,
         clock: Clock::system(),
+        tokens: BTreeMap::new(),
+        listener: LocalListener::none(),
+        spans: crate::observe::Spans::default(),
     }
 }
 
@@ -40,11 +44,21 @@ impl World {
 
     /// The same on any disk, with any clock.
     pub(super) async fn on(disk: Arc<dyn Storage>, clock: Clock) -> Self {
+        Self::with(disk, DeliverySettings { clock, ..settings() }).await
+    }
+
+    /// With files of tokens by host, and a place for an MQTT listener.
+    pub(super) async fn open_with(dir: &Path, tokens: BTreeMap<String, PathBuf>, listener: LocalListener) -> Self {
+        let disk = Arc::new(Disk::new(dir).expect("a folder"));
+        Self::with(disk, DeliverySettings { tokens, listener, ..settings() }).await
+    }
+
+    async fn with(disk: Arc<dyn Storage>, settings: DeliverySettings) -> Self {
         let options = Options { segment_bytes: 256 << 10, max_bytes: 16 << 20, ..Options::default() };
         let agent = AgentId::new("test").expect("valid");
         let defaults = BrokerDefaults { options, max_brokers: 8 };
         let brokers = Brokers::open(disk, Some(agent), defaults).await.expect("opened");
-        let triggers = Triggers::new(brokers.clone(), DeliverySettings { clock, ..settings() });
+        let triggers = Triggers::new(brokers.clone(), settings);
         Self { brokers, triggers }
     }
 

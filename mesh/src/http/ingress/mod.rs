@@ -4,9 +4,11 @@
 //! Binary, structured and batched mode. An event is answered 202 when it is durable, a batch when all of it is (it is one
 //! append); otherwise nothing of it is kept and the answer says why: 400 with the attribute, 404, 405, 413, 415, 507 for a full
 //! broker or disk, 503 for more than the disk can take. Whatever arrives on other connections or streams while the disk syncs
-//! shares the next sync. Duplicates are events like any other (D7). `OPTIONS` answers the webhook handshake (D2).
+//! shares the next sync. Duplicates are events like any other (D7), unless the Broker has
+//! de-duplication switched on. `OPTIONS` answers the webhook handshake (D2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -14,14 +16,16 @@ use tokio::time::Instant;
 
 use super::metrics::{Counter, Histogram, LATENCY_US, Metrics};
 use super::{Request, Response, respond};
+use crate::broker::deduplication::Deduplication;
 use crate::broker::{Broker, Brokers};
 use crate::clock::Clock;
 use crate::event::http::{Decoded, decode};
 use crate::event::ttl::count_down;
-use crate::event::{ErrorKind, Event, EventError, Limits as EventLimits, encode_event};
+use crate::event::{ErrorKind, Event, EventError, Limits as EventLimits, Value, encode_event};
 use crate::journal::{Committed, Journal, Refused};
 use crate::manifest::{Kind, flow};
 use crate::names::{BrokerName, NameError, RESERVED_NAMESPACES};
+use crate::observe::{Role, Span, Spans, TRACE_PARENT, TraceContext};
 
 /// The attribute that says when the event came (D10). It is kept in the record, so what a sender claims is dropped.
 const ARRIVAL: &str = "knativearrivaltime";
@@ -44,6 +48,7 @@ pub struct Ingress {
     clock: Clock,
     default_name: BrokerName,
     limits: EventLimits,
+    spans: Spans,
     /// What senders may not claim.
     dropped: &'static [&'static str],
     accepted: Counter,
@@ -103,6 +108,7 @@ impl Ingress {
             clock,
             default_name: BrokerName::default(),
             limits: EventLimits::default(),
+            spans: Spans::default(),
             dropped: &[ARRIVAL],
             accepted: metrics.counter("godwit_http_ingress_events", "Events taken by HTTP, durable.", &[]),
             refused: metrics.counter("godwit_http_ingress_refused", "HTTP ingress requests that were refused.", &[]),
@@ -120,6 +126,31 @@ impl Ingress {
     pub fn naming_no_agent(mut self) -> Self {
         self.dropped = &[ARRIVAL, AGENT];
         self
+    }
+
+    /// With traces of what comes in.
+    #[must_use]
+    pub fn traced(mut self, spans: Spans) -> Self {
+        self.spans = spans;
+        self
+    }
+
+    /// A span for each event, which the event continues from now on.
+    fn trace(&self, broker: &Broker, headers: &HeaderMap, events: &mut [Event]) -> Vec<Span> {
+        if !self.spans.is_on() {
+            return Vec::new();
+        }
+        let came = headers.get(TRACE_PARENT).and_then(|value| TraceContext::parse(value.to_str().ok()?));
+        let begin = |event: &mut Event| {
+            let own = event.get(TRACE_PARENT).and_then(|value| TraceContext::parse(&value.to_text()));
+            let name = format!("broker:{}.{}", broker.name().name(), broker.name().namespace());
+            let mut span = self.spans.begin(name, Role::Server, own.or(came))?;
+            span.note("cloudevents.event_id", event.id());
+            span.note("cloudevents.event_type", event.ty());
+            event.set(TRACE_PARENT, Value::String(span.context().to_text())).ok()?;
+            Some(span)
+        };
+        events.iter_mut().filter_map(begin).collect()
     }
 
     /// Answers any request that is for the ingress.
@@ -176,9 +207,20 @@ impl Ingress {
                 event.remove(name);
             }
         }
+        let mut spans = self.trace(&broker, &request.head.headers, events);
         if !events.is_empty() {
-            self.store(broker.journal(), events, request).await.map_err(refused)?;
-            self.accepted.add(events.len() as u64);
+            let stored = match broker.deduplication() {
+                None => {
+                    let (headers, busy_wait) = (&request.head.headers, request.limits().busy_wait);
+                    let stored = store(broker.journal(), events, headers, self.clock.wall_ms(), busy_wait).await;
+                    stored.map(|_| events.len())
+                }
+                Some(known) => self.store_new(&known, &broker, events, request).await?,
+            };
+            if let Err(why) = &stored {
+                spans.iter_mut().for_each(|span| span.failed(&why.to_string()));
+            }
+            self.accepted.add(stored.map_err(refused)? as u64);
         }
         self.acknowledged.observe(arrived.elapsed());
         Ok(respond::empty(StatusCode::ACCEPTED))
@@ -194,32 +236,62 @@ impl Ingress {
         })?)
     }
 
-    /// Appends the events as one and waits until they are durable. Where too much is waiting for the disk already, waits for
-    /// room first, for as long as the limits allow.
-    async fn store(&self, journal: &Journal, events: &[Event], request: &Request) -> Result<Committed, Refused> {
-        let arrival = self.clock.wall_ms();
-        let headers = &request.head.headers;
-        let mut patience: Option<Instant> = None;
-        loop {
-            let queued = journal.append(|append| {
-                for event in events {
-                    append.event(|out| encode_event(out, event, arrival, passed_through(headers)));
-                }
-            });
-            match queued {
-                Ok(receipt) => return receipt.await,
-                Err(Refused::Busy) => {
-                    let until = *patience.get_or_insert_with(|| Instant::now() + request.limits().busy_wait);
-                    tokio::time::timeout_at(until, journal.room()).await.map_err(|_| Refused::Busy)?;
-                    // The room may be too little for a large batch: until the writer has taken what waits, and no longer than
-                    // the limit even where smaller appends slip in again and again.
-                    tokio::task::yield_now().await;
-                    if Instant::now() >= until {
-                        return Err(Refused::Busy);
-                    }
-                }
-                Err(why) => return Err(why),
+    /// Stores those of the events that the Broker has not had yet, and answers how many: a duplicate is success (D7), and is
+    /// acknowledged because the first of its name is durable.
+    async fn store_new(
+        &self,
+        known: &Arc<Deduplication>,
+        broker: &Broker,
+        events: &[Event],
+        request: &Request,
+    ) -> Result<Result<usize, Refused>, Box<Response>> {
+        let claim = known.claim(broker.journal(), self.brokers.agent(), &self.clock, events);
+        let claim = claim.await.map_err(|why| respond::unavailable(RETRY_AFTER_S, why))?;
+        let wanted = events.iter().zip(&claim.wanted).filter(|(_, wanted)| **wanted);
+        let new: Vec<Event> = wanted.map(|(event, _)| event.clone()).collect();
+        let (journal, headers, clock) = (broker.journal().clone(), request.head.headers.clone(), self.clock.clone());
+        let busy_wait = request.limits().busy_wait;
+        // Its own task: a sender that goes away now comes again with the same event, and what became of this one must be known.
+        let storing = tokio::spawn(async move {
+            if !new.is_empty() {
+                store(&journal, &new, &headers, clock.wall_ms(), busy_wait).await?;
             }
+            claim.stored(&clock);
+            Ok(new.len())
+        });
+        Ok(storing.await.unwrap_or(Err(Refused::Closed)))
+    }
+}
+
+/// Appends the events as one and waits until they are durable. Where too much is waiting for the disk already, waits for room
+/// first, for as long as the limits allow.
+async fn store(
+    journal: &Journal,
+    events: &[Event],
+    headers: &HeaderMap,
+    arrival: Option<u64>,
+    busy_wait: Duration,
+) -> Result<Committed, Refused> {
+    let mut patience: Option<Instant> = None;
+    loop {
+        let queued = journal.append(|append| {
+            for event in events {
+                append.event(|out| encode_event(out, event, arrival, passed_through(headers)));
+            }
+        });
+        match queued {
+            Ok(receipt) => return receipt.await,
+            Err(Refused::Busy) => {
+                let until = *patience.get_or_insert_with(|| Instant::now() + busy_wait);
+                tokio::time::timeout_at(until, journal.room()).await.map_err(|_| Refused::Busy)?;
+                // The room may be too little for a large batch: until the writer has taken what waits, and no longer than
+                // the limit even where smaller appends slip in again and again.
+                tokio::task::yield_now().await;
+                if Instant::now() >= until {
+                    return Err(Refused::Busy);
+                }
+            }
+            Err(why) => return Err(why),
         }
     }
 }

@@ -28,6 +28,9 @@ impl Ingress {
             Target::Broker(namespace, name) => self.brokers.find(namespace, name),
             Target::Channel(..) | Target::Flow(..) | Target::Reserved | Target::Malformed => None,
         }?;
+        if self.spans.is_on() || broker.settings().deduplication_ms.is_some() {
+            return None;
+        }
         let event = PlainEvent::read(headers, body, &self.limits, self.dropped, goes_along)?;
         let arrival_ms = self.clock.wall_ms();
         let queued = broker.journal().append(|append| append.event(|out| event.encode(out, arrival_ms)));

@@ -122,7 +122,7 @@ const BINARY: [(&str, &str); 5] = [
 ];
 
 #[tokio::test]
-async fn a_binary_event_is_stored_as_it_came_with_its_arrival() {
+async fn d4_d10_a_binary_event_is_stored_as_it_came_with_its_arrival() {
     let site = Site::start().await;
     let more = [("x-request-id", "r1"), ("ce-knativearrivaltime", "2001-01-01T00:00:00Z")];
     let headers: Vec<_> = BINARY.iter().copied().chain(more).collect();
@@ -138,7 +138,7 @@ async fn a_binary_event_is_stored_as_it_came_with_its_arrival() {
 }
 
 #[tokio::test]
-async fn a_structured_event_keeps_the_bytes_of_its_data() {
+async fn d4_a_structured_event_keeps_the_bytes_of_its_data() {
     let site = Site::start().await;
     let body = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/s\",\"type\":\"t\",\"data\":{\"b\":1.10,\n\"a\":12345678901234567890}}";
     let answer = site.post(&[("content-type", "application/cloudevents+json")], body).await;
@@ -170,7 +170,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn each_refusal_has_its_status_and_says_why() {
+async fn d1_d3_d4_each_refusal_has_its_status_and_says_why() {
     let site = Site::start().await;
     let without = |name: &str| BINARY.iter().copied().filter(|(n, _)| *n != name).collect::<Vec<_>>();
     let answer = site.post(&without("ce-id"), "{}").await;
@@ -198,7 +198,7 @@ async fn each_refusal_has_its_status_and_says_why() {
 }
 
 #[tokio::test]
-async fn the_webhook_handshake_is_answered() {
+async fn d2_the_webhook_handshake_is_answered() {
     let site = Site::start().await;
     let headers = [("webhook-request-origin", "events.example"), ("webhook-request-rate", "120")];
     let answer = site.ask(Method::OPTIONS, "/default/default", &headers, "").await;
@@ -209,7 +209,7 @@ async fn the_webhook_handshake_is_answered() {
 }
 
 #[tokio::test]
-async fn a_broker_counts_the_time_to_live_down() {
+async fn d8_a_broker_counts_the_time_to_live_down() {
     let site = Site::start().await;
     let ttl: Vec<_> = BINARY.iter().copied().chain([("ce-knativebrokerttl", "9")]).collect();
     assert_eq!(site.post(&ttl, "{}").await.status, StatusCode::ACCEPTED);
@@ -243,7 +243,7 @@ async fn a_clock_that_is_not_set_tells_no_arrival() {
 }
 
 #[tokio::test]
-async fn requests_at_once_are_all_answered_and_all_stored() {
+async fn d5_d6_requests_at_once_are_all_answered_and_all_stored() {
     let site = Site::start().await;
     let answers = futures_util::future::join_all((0..100).map(|_| site.post(&BINARY, "{}"))).await;
     assert!(answers.iter().all(|a| a.status == StatusCode::ACCEPTED));
@@ -401,4 +401,51 @@ fn only_the_named_headers_pass_through() {
     let mut passed: Vec<&str> = passed_through(&headers).map(|(name, _)| name).collect();
     passed.sort_unstable();
     assert_eq!(passed, ["knative-x", "retry-after", "x-b3-traceid", "x-request-id"]);
+}
+
+fn deduplicating(site: &Site, window_ms: u64) {
+    let broker = site.brokers.get(&BrokerName::default()).expect("always there");
+    broker.set(crate::broker::BrokerSettings { deduplication_ms: Some(window_ms), ..Default::default() });
+}
+
+const FIRST: [(&str, &str); 4] = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+const OTHER_SOURCE: [(&str, &str); 4] = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/o"), ("ce-type", "t")];
+
+#[tokio::test]
+async fn d7_a_duplicate_is_accepted_and_where_it_is_switched_on_not_stored_again_by_source_and_id() {
+    let clock = Clock::manual(1_800_000_000_000);
+    let site = Site::with(Options::default(), clock.clone()).await;
+    for _ in 0..2 {
+        assert_eq!(site.post(&FIRST, "x").await.status, StatusCode::ACCEPTED);
+    }
+    assert_eq!(site.journal().next_offset(), Offset(2), "off: every event is stored");
+
+    deduplicating(&site, 60_000);
+    for _ in 0..3 {
+        assert_eq!(site.post(&FIRST, "x").await.status, StatusCode::ACCEPTED);
+    }
+    assert_eq!(site.journal().next_offset(), Offset(2), "known from the journal's tail");
+    assert_eq!(site.post(&OTHER_SOURCE, "x").await.status, StatusCode::ACCEPTED);
+    assert_eq!(site.journal().next_offset(), Offset(3), "never by id alone");
+    clock.advance(60_001);
+    assert_eq!(site.post(&FIRST, "x").await.status, StatusCode::ACCEPTED);
+    assert_eq!(site.journal().next_offset(), Offset(4), "the window is over");
+    let status = site.ask(Method::GET, "/status", &[], "").await;
+    let status: Value = serde_json::from_str(&status.text).expect("JSON");
+    assert_eq!(status["brokers"][0]["deduplicated"], 3);
+}
+
+#[tokio::test]
+async fn d7_duplicates_in_a_batch_and_many_at_once_are_stored_once() {
+    let site = Site::start().await;
+    deduplicating(&site, 60_000);
+    let one = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
+    let batch = Value::Array(vec![one("1"), one("2"), one("1")]).to_string();
+    let kind = [("content-type", "application/cloudevents-batch+json")];
+    assert_eq!(site.post(&kind, &batch).await.status, StatusCode::ACCEPTED);
+    assert_eq!(site.journal().next_offset(), Offset(2));
+    let headers = [("ce-specversion", "1.0"), ("ce-id", "9"), ("ce-source", "/s"), ("ce-type", "t")];
+    let posts = futures_util::future::join_all((0..20).map(|_| site.post(&headers, "x"))).await;
+    assert!(posts.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
+    assert_eq!(site.journal().next_offset(), Offset(3));
 }

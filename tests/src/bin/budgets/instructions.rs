@@ -16,9 +16,9 @@ use crate::judge::{Figure, Measured};
 /// What is measured here.
 pub(crate) const NAMES: [&str; 3] = ["instructions-mqtt", "instructions-mqtt-window", "instructions-http"];
 
-/// Events of the shorter run, and how many more the longer one has: enough that what start and stop vary by is lost in them.
+/// Events of the shorter run, and how many more the longer one has.
 const FEW: u32 = 600;
-const MORE: u32 = 9000;
+const MORE: u32 = 3000;
 
 /// Connects to an agent with so many events in flight.
 type Connect = fn(&Node, u16) -> Result<Lockstep>;

@@ -13,7 +13,7 @@ mod memory;
 mod peers;
 mod quiet;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -26,9 +26,6 @@ use judge::{Figure, Verdict, judge};
 #[derive(Parser)]
 #[command(about = "Holds the agent's footprint against cross/budgets.toml")]
 struct Arguments {
-    /// The agent's program that is measured; else the one in GODWIT_BIN_DIR or beside this program
-    #[arg(long)]
-    agent: Option<PathBuf>,
     /// Measure peers too, and print the table of docs/footprint.md instead
     #[arg(long)]
     peers: bool,
@@ -37,8 +34,8 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("tests is a folder of the project")?;
-    let dist = std::env::var_os("GODWIT_DIST").map_or_else(|| root.join("dist"), PathBuf::from);
-    let agent = arguments.agent.unwrap_or_else(|| binaries::path("godwit-agent"));
+    let dist = root.join("dist");
+    let agent = binaries::path("godwit-agent");
     if arguments.peers {
         peers::table(&agent, &dist)?;
         return Ok(ExitCode::SUCCESS);
