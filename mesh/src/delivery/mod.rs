@@ -7,7 +7,7 @@
 //! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
 //! task does (`target` and `services` where its events go). `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
 //! `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again,
-//! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request, `outcome` and `policy` decide
+//! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request and `pool` its connection, `outcome` and `policy` decide
 //! what follows a failure, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `live` tells of it all.
 
 mod ahead;
@@ -24,6 +24,7 @@ mod outcome;
 mod pages;
 pub(crate) mod plan;
 mod policy;
+mod pool;
 mod room;
 mod sender;
 mod services;

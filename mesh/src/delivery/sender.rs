@@ -21,6 +21,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::outcome::{Cause, Failure, MAX_DETAIL_BYTES};
+use super::pool::Pool;
 use super::target::shown;
 use crate::clock::Clock;
 use crate::door::ClientTls;
@@ -42,7 +43,7 @@ const WINDOW: u32 = 64 << 10;
 pub(crate) struct Sender(Arc<Inner>);
 
 struct Inner {
-    plain: Client<HttpConnector, Full<Bytes>>,
+    plain: Pool,
     /// Made when the first URL with `https` comes: the roots cost memory that a board without any need not spend.
     secure: OnceLock<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     tls: ClientTls,
@@ -83,7 +84,7 @@ impl std::fmt::Debug for Sender {
 impl Sender {
     /// A sender that trusts `tls` and reads answers up to `max_answer_bytes`.
     pub(crate) fn new(tls: ClientTls, clock: Clock, max_answer_bytes: usize) -> Self {
-        let plain = pooled().build(connector());
+        let plain = Pool::new(connector());
         Self(Arc::new(Inner { plain, secure: OnceLock::new(), tls, clock, max_answer_bytes }))
     }
 
@@ -103,11 +104,11 @@ impl Sender {
         let request = request(letter).map_err(|why| Failure::new(Cause::Status(400), destination, why, Vec::new()))?;
         let response = if letter.url.scheme() == "https" {
             let client = self.secure().map_err(|why| Failure::no_response(destination, &why))?;
-            client.request(request).await
+            client.request(request).await.map_err(|e| chain(&e))
         } else {
             self.0.plain.request(request).await
         };
-        let response = response.map_err(|e| Failure::no_response(destination, &chain(&e)))?;
+        let response = response.map_err(|why| Failure::no_response(destination, &why))?;
         self.read(response, letter.reply, destination).await
     }
 
@@ -267,7 +268,7 @@ pub(crate) fn headers_of(event: &StoredEvent) -> HeaderMap {
 }
 
 /// An error with all that caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
