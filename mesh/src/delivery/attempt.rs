@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
+use url::Url;
 
 use super::dead_letter::mark;
 use super::local_mqtt::Topic;
@@ -106,7 +107,7 @@ async fn dispatch(
         reply: true,
     };
     let answer = context.sender.send(&letter).await?;
-    let (reply, headers) = match reply(answer, outgoing, &shown(url)) {
+    let (reply, headers) = match reply(answer, outgoing, url) {
         Ok(Some(reply)) => reply,
         Ok(None) => return Ok(()),
         Err(failure) if plan.wants_events() => return Err(failure),
@@ -229,12 +230,13 @@ fn not_stored(error: &NotStored, destination: &str) -> Failure {
 
 /// The reply in a 2xx answer, with the headers that pass on to it. Only 200 has one (D19, D20); a body that is no event is a
 /// failure (D21).
-fn reply(answer: Answer, outgoing: &Outgoing, destination: &str) -> Result<Option<(Event, HeaderMap)>, Failure> {
+fn reply(answer: Answer, outgoing: &Outgoing, url: &Url) -> Result<Option<(Event, HeaderMap)>, Failure> {
     let start = answer.body.slice(..answer.body.len().min(super::outcome::MAX_DETAIL_BYTES));
     let decoded = event::http::decode_reply(&answer.headers, answer.body, &Limits::default());
     let bad = |why: String| {
+        let destination = shown(url);
         let message = format!("{destination} answered {} with a body that is no event: {why}", answer.status);
-        Failure::new(Cause::BadReply, destination, message, start.to_vec())
+        Failure::new(Cause::BadReply, &destination, message, start.to_vec())
     };
     let Some(mut event) = decoded.map_err(|e| bad(e.to_string()))? else { return Ok(None) };
     if answer.status != StatusCode::OK {

@@ -8,7 +8,7 @@
 //! task does (`target` and `services` where its events go). `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
 //! `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again,
 //! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens` and
-//! `handshake` before it), `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what follows a failure, `retired` keeps
+//! `handshake` before it) and `pool` its connection, `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what follows a failure, `retired` keeps
 //! who is gone for good, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives it back into
 //! people's hands, `live` and `times` tell of it all.
 
@@ -29,6 +29,7 @@ mod outcome;
 mod pages;
 pub(crate) mod plan;
 mod policy;
+mod pool;
 mod retired;
 mod room;
 mod sender;

@@ -22,6 +22,7 @@ use url::Url;
 
 use super::handshake;
 use super::outcome::{Cause, Failure, MAX_DETAIL_BYTES};
+use super::pool::Pool;
 use super::target::{Endpoint, shown};
 use super::tokens::Tokens;
 use super::triggers::DeliverySettings;
@@ -50,7 +51,7 @@ type Secure = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 pub(crate) struct Sender(Arc<Inner>);
 
 struct Inner {
-    plain: Client<HttpConnector, Full<Bytes>>,
+    plain: Pool,
     /// Made when the first URL with `https` comes: the roots cost memory that a board without any need not spend.
     secure: OnceLock<Secure>,
     /// Those for destinations that bring certificates of their own, by these; the last used last.
@@ -94,7 +95,7 @@ impl std::fmt::Debug for Sender {
 impl Sender {
     /// A sender that knows whom to trust, which tokens to show, and how large an answer may be.
     pub(crate) fn new(settings: &DeliverySettings) -> Self {
-        let plain = pooled().build(connector());
+        let plain = Pool::new(connector());
         Self(Arc::new(Inner {
             plain,
             secure: OnceLock::new(),
@@ -170,12 +171,11 @@ impl Sender {
     }
 
     async fn request(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
-        let response = match (endpoint.scheme(), &endpoint.ca_certs) {
-            ("https", None) => self.secure()?.request(request).await,
-            ("https", Some(pem)) => self.with_own(pem)?.request(request).await,
+        match (endpoint.scheme(), &endpoint.ca_certs) {
+            ("https", None) => self.secure()?.request(request).await.map_err(|e| chain(&e)),
+            ("https", Some(pem)) => self.with_own(pem)?.request(request).await.map_err(|e| chain(&e)),
             _ => self.0.plain.request(request).await,
-        };
-        response.map_err(|e| chain(&e))
+        }
     }
 
     async fn read(&self, response: Response<Incoming>, reply: bool, destination: &str) -> Result<Answer, Failure> {
@@ -359,7 +359,7 @@ pub(crate) fn headers_of(event: &StoredEvent) -> HeaderMap {
 }
 
 /// An error with all that caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
