@@ -9,6 +9,7 @@
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod cron;
 pub mod delivery;
 pub mod doctor;
 pub mod door;
