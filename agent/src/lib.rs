@@ -29,6 +29,7 @@ use godwit_mesh::names::{AgentId, BrokerName};
 use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::observe;
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
+use godwit_mesh::source::Sources;
 use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
@@ -48,6 +49,7 @@ pub struct Agent {
     addresses: Addresses,
     brokers: Brokers,
     triggers: Triggers,
+    made_here: Sources,
     files: Arc<tokio::sync::Mutex<FileSet>>,
     objects: Objects,
     certificates: Vec<(&'static str, ServerTls)>,
@@ -143,7 +145,9 @@ impl Agent {
         let mut files = FileSet::new(folder, storage, triggers.clone(), chosen_by(&config));
         objects.show_files(files.start().await);
 
-        // What produces: the listeners. Both are bound before either serves.
+        // What produces: the sources of the sets, then the listeners. Both are bound before either serves.
+        let made_here = Sources::start(&triggers, [], []).await;
+        triggers.sources().register(&metrics);
         let mqtt = match config.mqtt.listen {
             Some(listen) => {
                 Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), &brokers, &clock).await?)
@@ -193,6 +197,7 @@ impl Agent {
             addresses,
             brokers,
             triggers,
+            made_here,
             files,
             objects,
             certificates,
@@ -255,6 +260,7 @@ impl Daemon for Agent {
     async fn stop(mut self) {
         self.sources.cancel();
         while self.listeners.join_next().await.is_some() {}
+        self.made_here.close().await;
         self.consumers.cancel();
         while self.carrier.join_next().await.is_some() {}
         self.triggers.close().await;
@@ -340,7 +346,7 @@ fn ops(
 ) -> Ops {
     link::register(metrics, uplink);
     let (id, files, uplink) = (id.clone(), files.status(), uplink.clone());
-    let folder = files.clone();
+    let (folder, sources) = (files.clone(), triggers.sources().clone());
     Ops::new(metrics.clone())
         .sound("manifests", move || folder.in_force())
         .status(move |status| {
@@ -351,6 +357,7 @@ fn ops(
         .brokers(brokers)
         .triggers(triggers)
         .status(move |status| {
+            status.insert("sources".to_owned(), sources.status());
             status.insert("manifests".to_owned(), files.to_json());
             if let Some(Value::Object(mut listener)) = mqtt.as_ref().map(mqtt::Handle::status) {
                 // The sessions stand by themselves: they outlive connections.

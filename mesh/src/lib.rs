@@ -24,6 +24,7 @@ pub mod objects;
 pub mod observe;
 pub mod process;
 pub mod room;
+pub mod source;
 pub mod state;
 pub mod storage;
 pub mod sync;

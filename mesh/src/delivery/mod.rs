@@ -12,15 +12,15 @@ mod dead_letter;
 mod dispatcher;
 pub(crate) mod identity;
 mod live;
-mod outcome;
+pub(crate) mod outcome;
 pub(crate) mod plan;
 mod policy;
-mod sender;
+pub(crate) mod sender;
 mod store;
-mod target;
+pub(crate) mod target;
 #[cfg(test)]
 mod tests;
-mod triggers;
+pub(crate) mod triggers;
 
 pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use store::{append, append_dead_letter};

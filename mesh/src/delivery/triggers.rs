@@ -4,7 +4,7 @@
 //! Brokers, and makes the new Triggers' uids and cursors durable. The second cannot fail: it puts the set in the place of the
 //! owner's last one and starts, replaces and ends tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +30,7 @@ use crate::door::ClientTls;
 use crate::journal::{Refused, Start};
 use crate::manifest::{BrokerObject, Destination, Manifests, ObjectName};
 use crate::names::BrokerName;
+use crate::source::Board;
 
 /// Who brought a set. Applying one never touches what another owner brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,6 +138,8 @@ struct Inner {
     stop: CancellationToken,
     /// Counts what may have changed how a Trigger stands.
     changes: Arc<watch::Sender<u64>>,
+    /// How the sources stand that the sets have beside Triggers; whoever runs them tells.
+    sources: Board,
 }
 
 /// How one Trigger stands.
@@ -155,6 +158,8 @@ pub struct Standing {
 #[derive(Debug, Default)]
 struct Table {
     sets: BTreeMap<Owner, (u64, Manifests)>,
+    /// Whose set is known to be an older one.
+    older: BTreeSet<Owner>,
     entries: BTreeMap<ObjectName, Entry>,
 }
 
@@ -172,13 +177,15 @@ impl Triggers {
     #[must_use]
     pub fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
         let sender = Sender::new(settings.tls.clone(), settings.clock.clone(), settings.max_event_bytes);
+        let changes: Arc<watch::Sender<u64>> = Arc::default();
         let this = Self(Arc::new(Inner {
             context: Arc::new(Context { brokers, sender, settings }),
             applying: tokio::sync::Mutex::default(),
             table: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            changes: Arc::default(),
+            sources: Board::new(changes.clone()),
+            changes,
         }));
         let inner = Arc::downgrade(&this.0);
         this.0.context.brokers.on_made(Box::new(move |broker| {
@@ -273,6 +280,23 @@ impl Triggers {
         self.0.table().sets.get(&owner).cloned()
     }
 
+    /// Whether what `owner` brought last is all that it has now: what is not in it may be forgotten.
+    pub(crate) fn is_complete(&self, owner: Owner) -> bool {
+        let table = self.0.table();
+        table.sets.contains_key(&owner) && !table.older.contains(&owner)
+    }
+
+    /// How the sources stand that the sets have beside Triggers.
+    #[must_use]
+    pub fn sources(&self) -> &Board {
+        &self.0.sources
+    }
+
+    /// What sends, and to whom.
+    pub(crate) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
     /// All Triggers as `/status` shows them, by namespace and name.
     #[must_use]
     pub fn status(&self) -> Value {
@@ -295,7 +319,8 @@ impl Triggers {
     pub fn ready(&self, owner: Owner) -> Result<(), String> {
         let table = self.0.table();
         let ours = table.entries.values().filter(|entry| entry.live.owner == owner);
-        let reasons: Vec<String> = ours.filter_map(|entry| entry.live.not_ready()).collect();
+        let mut reasons: Vec<String> = ours.filter_map(|entry| entry.live.not_ready()).collect();
+        reasons.extend(self.0.sources.not_ready(owner));
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
@@ -326,7 +351,7 @@ impl Inner {
         if forget {
             self.forget(owner, &set).await;
         }
-        self.run(owner, revision, set, plans, &identities);
+        self.run(owner, revision, set, forget, plans, &identities);
         self.changes.send_modify(|n| *n += 1);
         Ok(())
     }
@@ -460,10 +485,19 @@ impl Inner {
         owner: Owner,
         revision: u64,
         set: Manifests,
+        forget: bool,
         plans: Vec<Plan>,
         identities: &BTreeMap<ObjectName, Identity>,
     ) {
-        self.table().sets.insert(owner, (revision, set));
+        {
+            let mut table = self.table();
+            if forget {
+                table.older.remove(&owner)
+            } else {
+                table.older.insert(owner)
+            };
+            table.sets.insert(owner, (revision, set));
+        }
         let objects = self.broker_objects(None);
         for broker in self.context.brokers.list() {
             let uplink = objects.get(broker.name()).is_none_or(BrokerObject::uplink);

@@ -31,7 +31,7 @@ pub struct Annotation {
 }
 
 /// All of them, by name.
-pub static ANNOTATIONS: [Annotation; 6] = [
+pub static ANNOTATIONS: [Annotation; 7] = [
     Annotation {
         name: "agents",
         kinds: &[],
@@ -63,6 +63,15 @@ pub static ANNOTATIONS: [Annotation; 6] = [
         unit: "",
         default: "`false`",
         doc: "Whether events wait for this Trigger under the policy `reject`, so that a full broker takes no more.",
+    },
+    Annotation {
+        name: "missed-runs",
+        kinds: &[Kind::PingSource],
+        value: "`skip`, `once`, `all`",
+        unit: "",
+        default: "`once`",
+        doc: "What becomes of runs that came due while the process was off or the clock wrong: nothing, one run for all of them, or \
+              each (the newest 100).",
     },
     Annotation {
         name: "start",
@@ -102,6 +111,18 @@ pub enum Jitter {
     Full,
 }
 
+/// What becomes of a schedule's runs that were missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissedRuns {
+    /// They are counted, and that is all.
+    Skip,
+    /// One run stands for all of them.
+    #[default]
+    Once,
+    /// Each is made up for, the newest of them.
+    All,
+}
+
 /// Our annotations on one object, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Annotations {
@@ -117,6 +138,8 @@ pub struct Annotations {
     pub backoff_max: Option<IsoDuration>,
     /// Whether waits between retries are spread at random; none: not said.
     pub jitter: Option<Jitter>,
+    /// PingSource: what becomes of runs that were missed.
+    pub missed_runs: MissedRuns,
 }
 
 impl Annotations {
@@ -149,6 +172,10 @@ impl Annotations {
                     return Err("must be longer than nothing".to_owned());
                 }
                 self.backoff_max = Some(max);
+            }
+            "missed-runs" => {
+                let choices = [("skip", MissedRuns::Skip), ("once", MissedRuns::Once), ("all", MissedRuns::All)];
+                self.missed_runs = choice(value, &choices)?;
             }
             "backoff-jitter" => self.jitter = Some(choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?),
             _ => return Err("is listed, but nothing reads it".to_owned()),

@@ -16,6 +16,7 @@ use super::kind::Kind;
 use super::metadata::{Metadata, ObjectName};
 use super::schema::{Findings, METADATA, Runs, Version, examine_spec};
 use super::selector::is_label_value;
+use super::source::{SourceSpec, is_source};
 use super::trigger::{RawTriggerSpec, TriggerSpec};
 use crate::names::DEFAULT_NAMESPACE;
 
@@ -32,6 +33,8 @@ pub enum Spec {
     Broker(BrokerObject),
     /// A Trigger.
     Trigger(TriggerSpec),
+    /// A source, or what is bound to one.
+    Source(Box<SourceSpec>),
     /// An object of a kind that is kept and does not run yet.
     Stored,
 }
@@ -356,6 +359,11 @@ fn typed_spec(kind: Kind, value: &Value) -> Result<(Metadata, Annotations, Spec)
         }
         _ => {
             let (metadata, annotations, _) = typed::<serde::de::IgnoredAny>(kind, value)?;
+            if is_source(kind) {
+                let spec = value.get("spec").cloned().unwrap_or_default();
+                let source = SourceSpec::new(kind, &metadata, &annotations, &spec)?;
+                return Ok((metadata, annotations, Spec::Source(Box::new(source))));
+            }
             Ok((metadata, annotations, Spec::Stored))
         }
     }
@@ -403,6 +411,7 @@ fn warnings_of(kind: Kind, version: &Version, spec: &Spec, value: &Value) -> Vec
             let sink = trigger.delivery.as_ref().and_then(|d| d.dead_letter_sink.as_ref());
             unbuilt("spec.delivery.deadLetterSink", sink);
         }
+        Spec::Source(source) => warnings.extend(source.not_built().map(str::to_owned)),
         Spec::Stored => {}
     }
     warnings

@@ -126,7 +126,7 @@ impl Manifests {
     pub fn brokers(&self) -> impl Iterator<Item = &BrokerObject> {
         self.objects.values().filter_map(|o| match o.spec() {
             Spec::Broker(broker) => Some(broker),
-            Spec::Trigger(_) | Spec::Stored => None,
+            Spec::Trigger(_) | Spec::Source(_) | Spec::Stored => None,
         })
     }
 
@@ -134,7 +134,7 @@ impl Manifests {
     pub fn triggers(&self) -> impl Iterator<Item = &TriggerSpec> {
         self.objects.values().filter_map(|o| match o.spec() {
             Spec::Trigger(trigger) => Some(trigger),
-            Spec::Broker(_) | Spec::Stored => None,
+            Spec::Broker(_) | Spec::Source(_) | Spec::Stored => None,
         })
     }
 

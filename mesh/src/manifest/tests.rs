@@ -101,7 +101,7 @@ fn filters_win_over_filter_where_they_are_not_empty() {
         let yaml = TRIGGER.replace("  filter:\n", &format!("  filters: {filters}\n  filter:\n"));
         match one(&yaml).expect(filters).spec() {
             Spec::Trigger(trigger) => trigger.filter.clone(),
-            Spec::Broker(_) | Spec::Stored => panic!("a Trigger"),
+            Spec::Broker(_) | Spec::Source(_) | Spec::Stored => panic!("a Trigger"),
         }
     };
     let attributes = BTreeMap::from([("type".to_owned(), "a".to_owned()), ("myextension".to_owned(), String::new())]);

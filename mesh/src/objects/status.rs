@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::clock::Clock;
 use crate::delivery::Triggers;
 use crate::delivery::plan::NOT_IMPLEMENTED;
-use crate::manifest::{BrokerObject, Object, Spec};
+use crate::manifest::{BrokerObject, Kind, Object, Spec};
 use crate::names::BrokerName;
+use crate::source::Missing;
 
 use super::when::rfc3339;
 
@@ -48,6 +49,9 @@ pub(super) struct Status {
     address: Option<String>,
     subscriber_uri: Option<String>,
     dead_letter_sink_uri: Option<String>,
+    sink_uri: Option<String>,
+    /// `type` and `source` of a source's events.
+    attributes: Option<(String, String)>,
 }
 
 impl Status {
@@ -59,6 +63,7 @@ impl Status {
         match object.spec() {
             Spec::Broker(broker) => Self::of_broker(Some(broker), &broker.name, triggers),
             Spec::Trigger(_) => Self::of_trigger(object, triggers),
+            Spec::Source(_) => Self::of_source(object, triggers),
             Spec::Stored => {
                 let mut what = object.warnings().to_vec();
                 if what.is_empty() {
@@ -144,6 +149,41 @@ impl Status {
         status
     }
 
+    /// The conditions of Knative's sources; ours have those of a PingSource.
+    fn of_source(object: &Object, triggers: &Triggers) -> Self {
+        let Some(standing) = triggers.sources().standing(object.kind(), object.name()) else {
+            return Self::alone(Truth::Unknown, "Starting", "not started yet");
+        };
+        let mut status =
+            Self { sink_uri: standing.sink.as_ref().ok().cloned(), attributes: standing.attributes, ..Self::default() };
+        let deployed = match object.kind() {
+            Kind::ContainerSource => {
+                // Where the events go is the affair of a SinkBinding of its own, in Knative.
+                status.add_found("SinkBindingReady", standing.sink.err().as_ref());
+                "ReceiveAdapterReady"
+            }
+            kind => {
+                status.add_found("SinkProvided", standing.sink.err().as_ref());
+                if kind == Kind::PingSource || kind == Kind::SinkBinding {
+                    status.add(OIDC, Truth::True, "OIDCFeatureDisabled", "");
+                }
+                if kind == Kind::SinkBinding { "SubjectFound" } else { "Deployed" }
+            }
+        };
+        status.add_found(deployed, standing.deployed.err().as_ref());
+        status.sum_up();
+        status
+    }
+
+    fn add_found(&mut self, name: &'static str, missing: Option<&Missing>) {
+        match missing {
+            None => self.add(name, Truth::True, "", ""),
+            Some(Missing { reason, message, unknown }) => {
+                self.add(name, if *unknown { Truth::Unknown } else { Truth::False }, reason, message);
+            }
+        }
+    }
+
     /// Only Ready.
     fn alone(truth: Truth, reason: &'static str, message: &str) -> Self {
         let mut status = Self::default();
@@ -191,6 +231,12 @@ impl Status {
         }
         if let Some(uri) = &self.dead_letter_sink_uri {
             status.insert("deadLetterSinkUri".to_owned(), uri.as_str().into());
+        }
+        if let Some(uri) = &self.sink_uri {
+            status.insert("sinkUri".to_owned(), uri.as_str().into());
+        }
+        if let Some((ty, source)) = &self.attributes {
+            status.insert("ceAttributes".to_owned(), json!([{"type": ty, "source": source}]));
         }
         status.insert("conditions".to_owned(), self.conditions.iter().map(Condition::to_json).collect());
         Value::Object(status)
