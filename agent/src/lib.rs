@@ -10,6 +10,7 @@ pub mod flags;
 mod identity;
 mod link;
 pub mod mqtt;
+mod sources;
 pub mod uplink;
 
 use std::net::SocketAddr;
@@ -146,11 +147,13 @@ impl Agent {
         objects.show_files(files.start().await);
 
         // What produces: the sources of the sets, then the listeners. Both are bound before either serves.
-        let made_here = Sources::start(&triggers, [], []).await;
+        let broker = brokers.get(&BrokerName::default()).context("the broker default/default is always there")?;
+        let routes = mqtt::Routes::all_to(broker.journal().clone());
+        let made_here = sources::start(&triggers, &routes).await;
         triggers.sources().register(&metrics);
         let mqtt = match config.mqtt.listen {
             Some(listen) => {
-                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), &brokers, &clock).await?)
+                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), routes, &clock).await?)
             }
             None => None,
         };
@@ -317,10 +320,9 @@ async fn mqtt_listener(
     listen: SocketAddr,
     tls: Option<ServerTls>,
     credentials: Option<Credentials>,
-    brokers: &Brokers,
+    routes: mqtt::Routes,
     clock: &Clock,
 ) -> anyhow::Result<mqtt::Listener> {
-    let broker = brokers.get(&BrokerName::default()).context("the broker default/default is always there")?;
     let limits = mqtt::Limits {
         max_packet_bytes: config.mqtt.max_packet.as_usize(),
         max_connections: config.mqtt.max_connections,
@@ -329,7 +331,6 @@ async fn mqtt_listener(
         session_expiry: config.mqtt.session_expiry,
         ..mqtt::Limits::default()
     };
-    let routes = mqtt::Routes::all_to(broker.journal().clone());
     let settings = mqtt::Settings { listen, tls, credentials, limits, clock: clock.clone(), routes };
     Ok(mqtt::Listener::bind(settings).await?)
 }

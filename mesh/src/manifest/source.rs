@@ -399,7 +399,6 @@ fn common<S: serde::de::DeserializeOwned>(
             return Err(wrong("is no extension: the source itself says it".to_owned()));
         }
         let value = Value::String(value);
-        // Some extensions have a type of their own.
         let mut trial = Event::builder().id("1").source("/").ty("t").build().map_err(|e| wrong(e.to_string()))?;
         trial.set(&name, value.clone()).map_err(|e| wrong(e.to_string()))?;
         overrides.push((name, value));
@@ -679,12 +678,6 @@ mod tests {
             ("PingSource", "schedule", json!("61 * * * *"), "spec.schedule"),
             ("PingSource", "timezone", json!("../x"), "spec.timezone"),
             ("PingSource", "ceOverrides", json!({"extensions": {"Site": "x"}}), "spec.ceOverrides.extensions[Site]"),
-            (
-                "PingSource",
-                "ceOverrides",
-                json!({"extensions": {"expirytime": "x"}}),
-                "spec.ceOverrides.extensions[expirytime]",
-            ),
             ("PingSource", "ceOverrides", json!({"extensions": {"id": "x"}}), "spec.ceOverrides.extensions[id]"),
             ("MqttSource", "topics", json!([]), "spec.topics"),
             ("MqttSource", "topics", json!(["a", "a/#/b"]), "spec.topics[1]"),

@@ -25,7 +25,6 @@ struct World {
     brokers: Brokers,
     triggers: Triggers,
     sources: Sources,
-    clock: Clock,
 }
 
 impl World {
@@ -44,7 +43,7 @@ impl World {
         let triggers = Triggers::new(brokers.clone(), settings);
         triggers.apply(Owner::Files, set(yaml), 1).await.expect("applied");
         let sources = Sources::start(&triggers, [], []).await;
-        Self { brokers, triggers, sources, clock }
+        Self { brokers, triggers, sources }
     }
 
     async fn close(self) {
