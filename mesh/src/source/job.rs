@@ -46,6 +46,19 @@ impl Job {
         Self { object, owner, live, stop, objects, triggers, number: Arc::default() }
     }
 
+    /// The same source, for as long as `stop` lets it.
+    #[must_use]
+    pub fn within(&self, stop: CancellationToken) -> Self {
+        Self { stop, ..self.clone() }
+    }
+
+    /// The time as attributes have it; `None` while the clock is not set.
+    #[must_use]
+    pub fn now(&self) -> Option<String> {
+        let ms = i64::try_from(self.clock().wall_ms()?).ok()?;
+        Some(super::ping::rfc3339(ms)).filter(|time| !time.is_empty())
+    }
+
     /// The source.
     ///
     /// # Panics

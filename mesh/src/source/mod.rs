@@ -9,6 +9,7 @@
 //! process. One for a URL is sent until it is taken or given up, and then the mark is kept in `default/default`: a kill in between
 //! repeats it, with the same `source` and `id`.
 
+mod ask;
 mod job;
 mod live;
 mod mark;
@@ -18,6 +19,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use ask::{Answer, Validators};
 pub use job::Job;
 pub use live::{Board, Live, Missing, Standing};
 pub use sink::{Sink, Stopped, Tries};

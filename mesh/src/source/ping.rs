@@ -132,8 +132,8 @@ async fn due(
 fn event(job: &Job, spec: &PingSpec, source: &str, run: i64) -> Result<Event, EventError> {
     let agent = job.agent().map(|agent| format!("{agent}/")).unwrap_or_default();
     let mut builder = Event::builder().id(format!("{agent}{}", rfc3339(run * 1000))).source(source).ty(TYPE);
-    if let Some(ms) = job.clock().wall_ms() {
-        builder = builder.time(rfc3339(i64::try_from(ms).unwrap_or(i64::MAX)));
+    if let Some(now) = job.now() {
+        builder = builder.time(now);
     }
     if let Some(content_type) = &spec.content_type {
         builder = builder.attribute("datacontenttype", Value::String(content_type.clone()));
@@ -174,7 +174,7 @@ async fn zone(job: &Job, name: Option<&str>) -> Result<Zone, Stopped> {
 }
 
 /// A time as attributes have it; one beyond the year 9999 does not come.
-fn rfc3339(ms: i64) -> String {
+pub(super) fn rfc3339(ms: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
     time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
