@@ -261,9 +261,10 @@ impl Daemon for Agent {
     }
 
     async fn stop(mut self) {
+        // First what posts to the listeners: programs that run here have their last words heard.
+        self.made_here.close().await;
         self.sources.cancel();
         while self.listeners.join_next().await.is_some() {}
-        self.made_here.close().await;
         self.consumers.cancel();
         while self.carrier.join_next().await.is_some() {}
         self.triggers.close().await;

@@ -64,6 +64,7 @@ impl Status {
             Spec::Broker(broker) => Self::of_broker(Some(broker), &broker.name, triggers),
             Spec::Trigger(_) => Self::of_trigger(object, triggers),
             Spec::Source(_) => Self::of_source(object, triggers),
+            Spec::Stored if object.kind() == Kind::EventType => Self::of_event_type(object, triggers),
             Spec::Stored => {
                 let mut what = object.warnings().to_vec();
                 if what.is_empty() {
@@ -171,6 +172,27 @@ impl Status {
             }
         };
         status.add_found(deployed, standing.deployed.err().as_ref());
+        status.sum_up();
+        status
+    }
+
+    /// An EventType tells where events can be had; whether that is there.
+    fn of_event_type(object: &Object, triggers: &Triggers) -> Self {
+        let value = object.current();
+        let text = |field: &str| value.pointer(&format!("/spec/reference/{field}")).and_then(Value::as_str);
+        let name = |name| BrokerName::new(text("namespace").unwrap_or(&object.name().namespace), name).ok();
+        let there = match (text("kind"), text("name")) {
+            (None, _) => Ok("ReferenceNotSet"),
+            (Some("Broker"), Some(broker)) if name(broker).is_some_and(|name| triggers.brokers().get(&name).is_some()) => {
+                Ok("")
+            }
+            (Some(kind), broker) => Err(format!("there is no {kind} {}", broker.unwrap_or_default())),
+        };
+        let mut status = Self::default();
+        match there {
+            Ok(reason) => status.add("ReferenceExists", Truth::True, reason, ""),
+            Err(why) => status.add("ReferenceExists", Truth::False, "ReferenceNotFound", &why),
+        }
         status.sum_up();
         status
     }

@@ -159,6 +159,10 @@ impl View {
                 wanted.insert(key, (Some(owner), Some(object.clone()), here));
             }
         }
+        for object in triggers.sources().types() {
+            let key = Key { kind: object.kind(), name: object.name().clone() };
+            wanted.entry(key).or_insert((None, Some(object), true));
+        }
         let gone: Vec<Key> = self.entries.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
         for key in gone {
             if let Some(entry) = self.entries.remove(&key) {

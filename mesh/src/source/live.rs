@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::delivery::Owner;
 use crate::http::metrics::Metrics;
-use crate::manifest::{Kind, ObjectName};
+use crate::manifest::{Kind, Object, ObjectName};
 
 /// Which source.
 type Key = (Kind, ObjectName);
@@ -22,6 +22,8 @@ pub struct Board(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     sources: Mutex<BTreeMap<Key, Arc<Live>>>,
+    /// EventTypes that were found.
+    types: Mutex<Vec<Object>>,
     /// Counts changes that others are to look at.
     changes: Arc<watch::Sender<u64>>,
 }
@@ -59,6 +61,14 @@ pub struct Standing {
     pub attributes: Option<(String, String)>,
 }
 
+impl Standing {
+    /// Why it is not ready, if it is not: what is known to be wrong before what is not known yet.
+    fn missing(&self) -> Option<&Missing> {
+        let parts = [self.sink.as_ref().err(), self.deployed.as_ref().err()];
+        parts.into_iter().flatten().min_by_key(|missing| missing.unknown)
+    }
+}
+
 /// One source as others see it.
 #[derive(Debug)]
 pub struct Live {
@@ -81,7 +91,7 @@ struct State {
 impl Board {
     /// Nobody stands here yet. `changes` is told of each change.
     pub(crate) fn new(changes: Arc<watch::Sender<u64>>) -> Self {
-        Self(Arc::new(Shared { sources: Mutex::default(), changes }))
+        Self(Arc::new(Shared { sources: Mutex::default(), types: Mutex::default(), changes }))
     }
 
     fn sources(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<Live>>> {
@@ -121,6 +131,17 @@ impl Board {
         }
     }
 
+    /// Shows other EventTypes.
+    pub(super) fn set_types(&self, types: Vec<Object>) {
+        *self.0.types.lock().unwrap_or_else(PoisonError::into_inner) = types;
+        self.tell();
+    }
+
+    /// The EventTypes that were found in what has passed.
+    pub(crate) fn types(&self) -> Vec<Object> {
+        self.0.types.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How a source stands; `None` if none of this name runs here.
     #[must_use]
     pub fn standing(&self, kind: Kind, name: &ObjectName) -> Option<Standing> {
@@ -133,7 +154,7 @@ impl Board {
         let ours = sources.values().filter(|live| live.owner == owner);
         ours.filter_map(|live| {
             let standing = live.standing();
-            let why = standing.sink.err().or(standing.deployed.err())?;
+            let why = standing.missing()?;
             Some(format!("{} {}: {}: {}", live.kind, live.name, why.reason, why.message))
         })
         .collect()
@@ -243,7 +264,7 @@ impl Live {
     fn status(&self) -> Value {
         let state = self.state();
         let standing = &state.standing;
-        let why = standing.sink.as_ref().err().or(standing.deployed.as_ref().err());
+        let why = standing.missing();
         let mut status = json!({
             "kind": self.kind.resource().name,
             "namespace": self.name.namespace,

@@ -18,9 +18,11 @@ mod sink;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use ask::{Answer, Validators};
 pub use job::Job;
 pub use live::{Board, Live, Missing, Standing};
 pub use sink::{Sink, Stopped, Tries};
 pub use sources::{Run, Settle, Sources};
+pub use types::MOST as MOST_EVENT_TYPES;

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::job::Job;
 use super::live::Missing;
 use super::mark::Mark;
-use super::ping;
+use super::{ping, types};
 use crate::delivery::{Owner, Triggers};
 use crate::manifest::{Kind, Object, ObjectName, Spec};
 
@@ -78,6 +78,7 @@ impl Sources {
         let mut changes = triggers.changes();
         let mut brokers = triggers.brokers().watch();
         this.0.reconcile(true);
+        this.0.tasks.spawn(types::collect(triggers.clone(), this.0.stop.clone()));
         let inner = this.0.clone();
         this.0.tasks.spawn(async move {
             loop {

@@ -329,3 +329,48 @@ async fn next(seen: &mut tokio::sync::mpsc::UnboundedReceiver<String>, clock: &C
     }
     panic!("no request");
 }
+
+#[tokio::test]
+async fn types_of_what_passes_become_event_types_also_those_in_sealed_segments_after_a_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let clock = Clock::manual(START);
+    let world = World::open(dir.path(), clock.clone(), "").await;
+    let journal = world.brokers.get(&BrokerName::default()).expect("there").journal().clone();
+    let publish = async |ty: &str, bytes: usize| {
+        let event =
+            Event::builder().id("1").source("/s").ty(ty).data("text/plain", vec![b'x'; bytes]).build().expect("valid");
+        let written = |append: &mut crate::journal::Append<'_>| {
+            append.event(|out| crate::event::encode_event(out, &event, None, std::iter::empty()));
+        };
+        crate::delivery::append(&journal, written).await.expect("durable");
+    };
+    publish("rare", 10).await;
+    // Enough to seal the first segments, and more events than are looked at one by one.
+    for _ in 0..20 {
+        publish("large", 60_000).await;
+    }
+    for _ in 0..300 {
+        publish("frequent", 10).await;
+    }
+    let types = |world: &World| -> Vec<String> {
+        let all = world.triggers.sources().types();
+        let mut types: Vec<String> =
+            all.iter().filter_map(|o| o.current()["spec"]["attributes"][0]["value"].as_str().map(str::to_owned)).collect();
+        types.sort();
+        types.dedup();
+        types
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while types(&world) != ["frequent", "large", "rare"] {
+        assert!(Instant::now() < until, "{:?}", types(&world));
+        clock.advance(30_000);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.close().await;
+    let world = World::open(dir.path(), Clock::manual(START), "").await;
+    while types(&world) != ["frequent", "large", "rare"] {
+        assert!(Instant::now() < until, "{:?}", types(&world));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.close().await;
+}

@@ -6,7 +6,7 @@ use godwit_mesh::event::Value;
 use godwit_mesh::source::{Job, Missing, Sink, Stopped, Tries};
 
 use super::child::{self, Child, Ended, Leftover};
-use super::{output, until};
+use super::output;
 
 /// First and longest wait before it is started again, in milliseconds.
 const FIRST_WAIT_MS: u64 = 1000;
@@ -98,7 +98,6 @@ async fn watch(job: &Job, sink: &Sink, mut child: Child, printed: &Printed, firs
     if first {
         job.live.deployed(Ok(()));
     }
-    let reading = until(&job.stop);
     let (stdout, stderr) = child.outputs();
     let outputs = output::take(job, sink, stdout, stderr, printed);
     let steady = async {
@@ -115,7 +114,7 @@ async fn watch(job: &Job, sink: &Sink, mut child: Child, printed: &Printed, firs
             how = child.exited() => break Ended::Exited(how),
             () = &mut outputs, if open => open = false,
             () = &mut steady => {}
-            () = reading.cancelled() => {
+            () = job.stop.cancelled() => {
                 child.terminate(&mut outputs, &mut open).await;
                 break Ended::Stopped;
             }

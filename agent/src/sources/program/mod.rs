@@ -18,7 +18,6 @@ use std::path::PathBuf;
 
 use godwit_mesh::manifest::{ProgramSpec, SourceKind};
 use godwit_mesh::source::{Job, Missing, Stopped};
-use tokio_util::sync::CancellationToken;
 
 use super::allow::Allowed;
 use binding::Bound;
@@ -104,9 +103,4 @@ async fn permitted(job: &Job, path: PathBuf, allowed: &Allowed) -> Result<PathBu
         // It may be installed later; what is allowed does not change.
         job.wait(keep::LOOK_AGAIN_MS).await?;
     }
-}
-
-/// A token that is cancelled with another, for one run.
-fn until(stop: &CancellationToken) -> CancellationToken {
-    stop.child_token()
 }

@@ -428,30 +428,33 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
             "Subscribers side by side, each behind a filter of its own.",
         )
     },
-    stored(
-        Kind::EventType,
-        "EventType",
-        EVENTING,
-        "eventtypes",
-        &[
-            version(
-                "v1beta3",
-                &EVENT_TYPE,
-                &[
-                    column("Type", ".spec.attributes[?(@.name=='type')].value"),
-                    column("Source", ".spec.attributes[?(@.name=='source')].value"),
-                    column("Reference Name", ".spec.reference.name"),
-                    column("Reference Kind", ".spec.reference.kind"),
-                    column("Description", ".spec.description"),
-                    READY,
-                    REASON,
-                ],
-            ),
-            version("v1beta2", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
-            old("v1beta1", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
-        ],
-        "Tells which events there are to be had, and where.",
-    ),
+    Resource {
+        runs: Runs::Yes,
+        ..stored(
+            Kind::EventType,
+            "EventType",
+            EVENTING,
+            "eventtypes",
+            &[
+                version(
+                    "v1beta3",
+                    &EVENT_TYPE,
+                    &[
+                        column("Type", ".spec.attributes[?(@.name=='type')].value"),
+                        column("Source", ".spec.attributes[?(@.name=='source')].value"),
+                        column("Reference Name", ".spec.reference.name"),
+                        column("Reference Kind", ".spec.reference.kind"),
+                        column("Description", ".spec.description"),
+                        READY,
+                        REASON,
+                    ],
+                ),
+                version("v1beta2", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
+                old("v1beta1", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
+            ],
+            "Tells which events there are to be had, and where.",
+        )
+    },
     Resource {
         runs: Runs::Yes,
         categories: SOURCE_CATEGORIES,
