@@ -74,6 +74,23 @@ settings! {
     }
 }
 
+settings! {
+    /// `[programs]`: what ProgramSources and ContainerSources may run, whoever brought them.
+    pub struct Programs {
+        /// Absolute paths of programs; `*` stands for any part of a name, `**` for any part of a path. A pattern is held against what
+        /// links lead to. For containers, the path of podman or docker. Empty: nothing is run.
+        allow: Vec<String> = "",
+    }
+}
+
+settings! {
+    /// `[files]`: what FileSources may read, move and delete, whoever brought them.
+    pub struct AllowedFiles {
+        /// Absolute paths of files and folders, with `*` and `**` as in `programs.allow`. Empty: nothing is read.
+        allow: Vec<String> = "",
+    }
+}
+
 sections! {
     /// The agent's whole configuration.
     pub struct Config {
@@ -89,6 +106,10 @@ sections! {
         delivery: Delivery,
         /// What references to a Service mean here.
         resolve: Resolve,
+        /// What may be run.
+        programs: Programs,
+        /// What may be read.
+        files: AllowedFiles,
         /// Who may come in.
         auth: Auth,
         /// How brokers keep events.

@@ -10,6 +10,7 @@ pub mod flags;
 mod identity;
 mod link;
 pub mod mqtt;
+mod sources;
 pub mod uplink;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use godwit_mesh::names::{AgentId, BrokerName};
 use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::observe::{self, Spans};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
+use godwit_mesh::source::Sources;
 use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
@@ -48,6 +50,7 @@ pub struct Agent {
     addresses: Addresses,
     brokers: Brokers,
     triggers: Triggers,
+    made_here: Sources,
     files: Arc<tokio::sync::Mutex<FileSet>>,
     /// Tells who mends `files` that they were read again.
     reloaded: Arc<tokio::sync::Notify>,
@@ -177,10 +180,14 @@ impl Agent {
         let mut files = FileSet::new(folder, storage, triggers.clone(), chosen_by(&config));
         objects.show_files(files.start().await);
 
-        // What produces: the listeners. Both are bound before either serves.
+        // What produces: the sources of the sets, then the listeners. Both are bound before either serves.
+        let broker = brokers.get(&BrokerName::default()).context("the broker default/default is always there")?;
+        let routes = mqtt::Routes::all_to(broker.journal().clone());
+        let made_here = sources::start(&triggers, &routes, &config).await;
+        triggers.sources().register(&metrics);
         let mqtt = match config.mqtt.listen {
             Some(listen) => {
-                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), &brokers, &clock).await?)
+                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), routes, &clock).await?)
             }
             None => None,
         };
@@ -229,6 +236,7 @@ impl Agent {
             addresses,
             brokers,
             triggers,
+            made_here,
             files,
             reloaded,
             objects,
@@ -291,6 +299,8 @@ impl Daemon for Agent {
     }
 
     async fn stop(mut self) {
+        // First what posts to the listeners: programs that run here have their last words heard.
+        self.made_here.close().await;
         self.sources.cancel();
         while self.listeners.join_next().await.is_some() {}
         self.consumers.cancel();
@@ -361,10 +371,9 @@ async fn mqtt_listener(
     listen: SocketAddr,
     tls: Option<ServerTls>,
     credentials: Option<Credentials>,
-    brokers: &Brokers,
+    routes: mqtt::Routes,
     clock: &Clock,
 ) -> anyhow::Result<mqtt::Listener> {
-    let broker = brokers.get(&BrokerName::default()).context("the broker default/default is always there")?;
     let limits = mqtt::Limits {
         max_packet_bytes: config.mqtt.max_packet.as_usize(),
         max_connections: config.mqtt.max_connections,
@@ -373,7 +382,6 @@ async fn mqtt_listener(
         session_expiry: config.mqtt.session_expiry,
         ..mqtt::Limits::default()
     };
-    let routes = mqtt::Routes::all_to(broker.journal().clone());
     let settings = mqtt::Settings { listen, tls, credentials, limits, clock: clock.clone(), routes };
     Ok(mqtt::Listener::bind(settings).await?)
 }
@@ -390,7 +398,7 @@ fn ops(
 ) -> Ops {
     link::register(metrics, uplink);
     let (id, files, uplink) = (id.clone(), files.status(), uplink.clone());
-    let folder = files.clone();
+    let (folder, sources) = (files.clone(), triggers.sources().clone());
     Ops::new(metrics.clone())
         .sound("manifests", move || folder.in_force())
         .status(move |status| {
@@ -401,6 +409,7 @@ fn ops(
         .brokers(brokers)
         .triggers(triggers)
         .status(move |status| {
+            status.insert("sources".to_owned(), sources.status());
             status.insert("manifests".to_owned(), files.to_json());
             if let Some(Value::Object(mut listener)) = mqtt.as_ref().map(mqtt::Handle::status) {
                 // The sessions stand by themselves: they outlive connections.

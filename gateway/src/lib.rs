@@ -24,6 +24,7 @@ use godwit_mesh::manifest::Manifests;
 use godwit_mesh::objects::{self, Objects};
 use godwit_mesh::observe::{self, Spans};
 use godwit_mesh::process::{self, Daemon, FileSet, Front};
+use godwit_mesh::source::Sources;
 use godwit_mesh::state::{DataDir, Lock, State};
 use godwit_mesh::storage::{Disk, Storage};
 use serde_json::Value;
@@ -48,6 +49,7 @@ pub struct Gateway {
     address: SocketAddr,
     brokers: Brokers,
     triggers: Triggers,
+    made_here: Sources,
     sync: AgentSync,
     files: Arc<tokio::sync::Mutex<FileSet>>,
     objects: Objects,
@@ -139,7 +141,9 @@ impl Gateway {
         objects.show_files(files.start().await);
         let (told, for_agents) = watch::channel(objects.for_agents());
 
-        // What produces: the agents' way in and the ingress, on one listener.
+        // What produces: the sources of the sets; the agents' way in and the ingress, on one listener.
+        let made_here = Sources::start(&triggers, [], []).await;
+        triggers.sources().register(&metrics);
         let settings = SyncSettings {
             max_agents: config.sync.max_agents,
             credit: config.sync.credit.as_usize(),
@@ -172,6 +176,7 @@ impl Gateway {
             address,
             brokers,
             triggers,
+            made_here,
             sync,
             files,
             objects,
@@ -222,6 +227,7 @@ impl Daemon for Gateway {
         self.sources.cancel();
         self.sync.close().await;
         while self.tasks.join_next().await.is_some() {}
+        self.made_here.close().await;
         self.triggers.close().await;
         self.brokers.close().await;
     }
@@ -258,7 +264,7 @@ async fn tell_agents(objects: Objects, told: watch::Sender<Option<Manifests>>, s
 fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSet, sync: &AgentSync) -> Ops {
     metrics::register(metrics, sync);
     let (files, sync) = (files.status(), sync.clone());
-    let folder = files.clone();
+    let (folder, sources) = (files.clone(), triggers.sources().clone());
     Ops::new(metrics.clone())
         .sound("manifests", move || folder.in_force())
         .status(|status| {
@@ -268,6 +274,7 @@ fn ops(metrics: &Metrics, brokers: &Brokers, triggers: &Triggers, files: &FileSe
         .triggers(triggers)
         .status(move |status| {
             status.insert("agents".to_owned(), sync.status());
+            status.insert("sources".to_owned(), sources.status());
             status.insert("manifests".to_owned(), files.to_json());
         })
 }

@@ -9,6 +9,7 @@
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod cron;
 pub mod delivery;
 pub mod doctor;
 pub mod door;
@@ -23,6 +24,7 @@ pub mod objects;
 pub mod observe;
 pub mod process;
 pub mod room;
+pub mod source;
 pub mod state;
 pub mod storage;
 pub mod sync;

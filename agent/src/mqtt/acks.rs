@@ -12,9 +12,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use godwit_mesh::journal::{Journal, Receipt, Refused};
+use godwit_mesh::journal::{Receipt, Refused};
 
 use super::fanout::Message;
+use super::routes::Route;
 
 /// How many connections' buffers a thread keeps for others.
 const SPARES: usize = 4;
@@ -72,8 +73,10 @@ pub(super) struct Run {
     pub(super) outcome: Outcome,
     /// How many of the queue's acknowledgements belong to it.
     pub(super) count: usize,
-    /// The journal it went to, for another try.
-    pub(super) journal: Option<Journal>,
+    /// The way it went, for another try and for who counts.
+    pub(super) route: Option<Route>,
+    /// How many publishes went it.
+    pub(super) publishes: u64,
     /// How many bytes of packets are kept of it.
     packets: usize,
     /// What goes to live subscribers once it is durable.
@@ -83,7 +86,7 @@ pub(super) struct Run {
 impl Run {
     /// A run without packets of its own to try again or messages for subscribers.
     pub(super) fn plain(outcome: Outcome, count: usize) -> Self {
-        Self { outcome, count, journal: None, packets: 0, messages: Vec::new() }
+        Self { outcome, count, route: None, publishes: 0, packets: 0, messages: Vec::new() }
     }
 
     /// The receipt of its append.

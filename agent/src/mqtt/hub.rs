@@ -123,7 +123,7 @@ impl Hub {
     /// Makes the sessions that have hand-shakes open since before the last stop.
     fn restore(&self) {
         let mut sessions = self.sessions();
-        for (client_id, known) in qos2::load(self.routes.journals()) {
+        for (client_id, known) in qos2::load(self.routes.now().journals()) {
             let session = Session::new(&client_id);
             {
                 let mut state = session.lock();
@@ -340,8 +340,9 @@ impl Hub {
 
     /// Publishes a will: as an event, and to live subscribers. Waits for a busy journal for some seconds.
     pub(super) async fn publish_will(&self, session: &Arc<Session>, will: &Will) {
-        let route = if will.topic.starts_with('$') { None } else { self.routes.of(&will.topic) };
-        if let Some((_, journal)) = route {
+        let table = self.routes.now();
+        let route = if will.topic.starts_with('$') { None } else { table.of(&will.topic) };
+        if let Some((_, route)) = route {
             let record = MqttPublish {
                 client_id: &session.client_id,
                 topic: &will.topic,
@@ -355,7 +356,11 @@ impl Hub {
             let mut stored = Err(Refused::Busy);
             for _ in 0..WILL_TRIES {
                 let arrival_ms = self.clock.wall_ms();
-                stored = match journal.append(|append| append.event(|out| encode_publish(out, &record, arrival_ms))) {
+                let encode = |out: &mut Vec<u8>| match &route.mapping {
+                    Some(mapping) => mapping.encode(out, &record, arrival_ms),
+                    None => encode_publish(out, &record, arrival_ms),
+                };
+                stored = match route.journal.append(|append| append.event(encode)) {
                     Ok(receipt) => receipt.await.map(|_| ()),
                     Err(refused) => Err(refused),
                 };
@@ -368,6 +373,9 @@ impl Hub {
                 warn!(client = &*session.client_id, topic = will.topic, %refused, "a will could not be stored");
                 self.count_refusal(&refused, 1);
                 return;
+            }
+            if let Some(mapping) = &route.mapping {
+                mapping.stored(1);
             }
         }
         self.counters.wills.add(1);

@@ -1,8 +1,8 @@
 //! The agent's own MQTT listener: 3.1.1 and 5.0, for clients nobody here wrote.
 //!
 //! The files stand in the order in which a publish meets them: a [`listener`] accepts, a [`handshake`] lets a client in, a
-//! [`connection`] reads its packets ([`packet`]), [`publish`] appends them to the journal that [`routes`] names and
-//! acknowledges ([`acks`], [`answer`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
+//! [`connection`] reads its packets ([`packet`]), [`publish`] appends them to the journal that [`routes`] names, as its
+//! [`mapping`] has them, and acknowledges ([`acks`], [`answer`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
 //! what connections share, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
 //!
 //! PUBACK and PUBREC leave only after the event is on disk, in the order in which the publishes came. Subscriptions are live
@@ -18,6 +18,7 @@ mod hub;
 mod limits;
 mod listener;
 mod local;
+mod mapping;
 mod packet;
 mod publish;
 mod qos2;
@@ -31,7 +32,8 @@ mod will;
 
 pub use limits::Limits;
 pub use listener::{Handle, ListenError, Listener, Settings};
+pub use mapping::Mapping;
 #[cfg(any(test, fuzzing))]
 pub use packet::stream::decode_stream;
-pub use routes::{Choose, Routes};
+pub use routes::{Route, Routes, Table};
 pub use status::{Counter, Counters, Metric};

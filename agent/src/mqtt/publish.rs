@@ -24,6 +24,7 @@ use super::packet::publish::Publish;
 use super::packet::{Fault, Version, control, reason};
 use super::qos2::{self, Handshakes, Open};
 use super::rate::Rate;
+use super::routes::{Route, Table};
 use super::session::Session;
 
 /// Why no more of what has come can be looked at now.
@@ -83,9 +84,10 @@ thread_local! {
     static PUBLISHES: Cell<Vec<(Publish<'static>, Topic<'static>)>> = const { Cell::new(Vec::new()) };
 }
 
-/// Publishes of one read that go to one journal.
-#[derive(Debug, Default)]
+/// Publishes of one read that go one way.
+#[derive(Debug)]
 struct Batch<'a> {
+    table: Arc<Table>,
     route: usize,
     publishes: Vec<(Publish<'a>, Topic<'a>)>,
     /// How many of them want an acknowledgement.
@@ -126,7 +128,8 @@ impl Inbound {
 
     /// Looks at the packets at the head of `bytes` as long as they are PUBLISH or PUBREL. Answers how many bytes are done with.
     pub(super) fn take(&mut self, hub: &Hub, session: &Arc<Session>, bytes: &[u8]) -> (usize, Stop) {
-        let mut batch = Batch { publishes: PUBLISHES.take(), ..Batch::default() };
+        let table = hub.routes.now();
+        let mut batch = Batch { table, route: 0, publishes: PUBLISHES.take(), wanting: 0, start: 0, end: 0 };
         let mut at = 0;
         let stop = loop {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -199,8 +202,8 @@ impl Inbound {
             return Err(Stop::Fault(fault));
         }
         let topic = self.topic(hub, session, bytes, &publish, batch)?;
-        let route = if topic.name().starts_with('$') { None } else { hub.routes.of(topic.name()) };
-        let Some((route, _)) = route else {
+        let route = if topic.name().starts_with('$') { None } else { batch.table.of(topic.name()).map(|(index, _)| index) };
+        let Some(route) = route else {
             self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
             self.unstored(hub, &publish, topic.name());
             return Ok(());
@@ -276,12 +279,13 @@ impl Inbound {
         if batch.publishes.is_empty() {
             return Ok(());
         }
-        let Some(journal) = hub.routes.journal(batch.route) else { return Ok(()) };
+        let Some(route) = batch.table.route(batch.route) else { return Ok(()) };
+        let journal = &route.journal;
         if self.must_wait() {
             return Err(Hold::Refused);
         }
         let before = if self.version == Version::V4 { self.acks.last_receipt() } else { None };
-        let outcome = match self.append(hub, session, journal, before, &batch.publishes) {
+        let outcome = match self.append(hub, session, route, before, &batch.publishes) {
             Ok(receipt) => Outcome::Receipt(receipt),
             Err(Refused::Busy) => return Err(Hold::Room(journal.clone())),
             Err(refused) => Outcome::Known(Err(refused)),
@@ -290,7 +294,10 @@ impl Inbound {
         let mut packets: &[u8] = &[];
         if self.version == Version::V4 && batch.wanting > 0 {
             packets = bytes.get(batch.start..batch.end).unwrap_or_default();
-            run.journal = Some(journal.clone());
+        }
+        if !packets.is_empty() || route.mapping.is_some() {
+            run.route = Some(route.clone());
+            run.publishes = batch.publishes.len() as u64;
         }
         let has_subscribers = hub.has_subscribers();
         for (publish, topic) in &batch.publishes {
@@ -316,7 +323,7 @@ impl Inbound {
         &self,
         hub: &Hub,
         session: &Session,
-        journal: &Journal,
+        route: &Route,
         before: Option<&Receipt>,
         publishes: &[(Publish<'_>, Topic<'_>)],
     ) -> Result<Receipt, Refused> {
@@ -324,7 +331,11 @@ impl Inbound {
         let mut without_alias = Vec::new();
         let mut key = Vec::new();
         let value = qos2::value(self.expiry_seconds);
-        journal.append_after(before, |append| {
+        let encode = |out: &mut Vec<u8>, record: &MqttPublish<'_>| match &route.mapping {
+            Some(mapping) => mapping.encode(out, record, arrival_ms),
+            None => encode_publish(out, record, arrival_ms),
+        };
+        route.journal.append_after(before, |append| {
             for (publish, topic) in publishes {
                 let record = MqttPublish {
                     client_id: &session.client_id,
@@ -338,9 +349,9 @@ impl Inbound {
                 };
                 if publish.qos == 2 && self.expiry_seconds > 0 {
                     qos2::key(&mut key, &session.client_id, publish.packet_id);
-                    append.event_with_fact(&key, &value, |out| encode_publish(out, &record, arrival_ms));
+                    append.event_with_fact(&key, &value, |out| encode(out, &record));
                 } else {
-                    append.event(|out| encode_publish(out, &record, arrival_ms));
+                    append.event(|out| encode(out, &record));
                 }
             }
         })
@@ -390,6 +401,9 @@ impl Inbound {
                 return Ok(Settled::TryAgain);
             }
             if let Some(run) = self.pop(hub, refused.as_ref(), out)? {
+                if let Some(mapping) = run.route.as_ref().and_then(|route| route.mapping.as_ref()) {
+                    mapping.stored(run.publishes);
+                }
                 hub.dispatch(session, run.messages);
             }
         }
@@ -431,7 +445,7 @@ impl Inbound {
     pub(super) fn try_again(&mut self, hub: &Hub, session: &Session) {
         for at in 0..self.acks.len() {
             let Some(run) = self.acks.run(at).filter(|run| run.is_to_be_tried_again()) else { continue };
-            let Some(journal) = &run.journal else { continue };
+            let Some(route) = &run.route else { continue };
             let before = at.checked_sub(1).and_then(|at| self.acks.run(at)).and_then(Run::receipt);
             let mut publishes = Vec::new();
             let packets = self.acks.packets(at);
@@ -442,7 +456,7 @@ impl Inbound {
                 }
                 rest = rest.get(frame.whole.len()..).unwrap_or_default();
             }
-            let Ok(receipt) = self.append(hub, session, journal, before, &publishes) else { return };
+            let Ok(receipt) = self.append(hub, session, route, before, &publishes) else { return };
             drop(publishes);
             self.acks.decide(at, Outcome::Receipt(receipt));
         }

@@ -1,55 +1,192 @@
-//! Which journal a topic goes to.
+//! Which journal a topic goes to, and what the publish becomes on the way.
 //!
-//! Without a source mapping everything goes to the broker `default/default`: the filter `#`, which by MQTT's own rule does not
-//! stand for topics that begin with `$`. Mappings by manifest are to give another choice.
+//! Without a MqttSource everything goes to the broker `default/default`: the filter `#`, which by MQTT's own rule does not
+//! stand for topics that begin with `$`. With any, only what one of their topic filters matches becomes an event. A publish becomes
+//! one event: where several filters match, the one that says more of the topic has it, looked at level by level from the left (a
+//! name before `+`, `+` before `#`).
+//!
+//! A [`Table`] never changes; another takes its place as a whole, between two reads of a connection.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use godwit_mesh::journal::Journal;
 
-/// Chooses one of the journals for a topic, by its index; `None` where no mapping wants the topic.
-pub type Choose = Arc<dyn Fn(&str) -> Option<usize> + Send + Sync>;
+use super::mapping::Mapping;
 
-/// The journals that publishes go to, and the choice among them.
-#[derive(Clone)]
-pub struct Routes {
-    journals: Vec<Journal>,
-    choose: Choose,
+/// The table in force. Cheap to clone; clones share it.
+#[derive(Debug, Clone)]
+pub struct Routes(Arc<RwLock<Arc<Table>>>);
+
+/// One way that publishes go.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Where to.
+    pub journal: Journal,
+    /// What they become; `None`: what they become without a MqttSource.
+    pub mapping: Option<Arc<Mapping>>,
+}
+
+/// All ways, and which topic goes which.
+pub struct Table {
+    routes: Vec<Route>,
+    /// Topic filters with their route, in the order in which they are to be tried.
+    filters: Vec<(String, usize)>,
+    /// The filters whose first level is a name, by it; and the others.
+    named: HashMap<String, Vec<usize>>,
+    wild: Vec<usize>,
+    /// Journals that may hold hand-shakes of earlier runs.
+    kept: Vec<Journal>,
 }
 
 impl Routes {
     /// Everything to one journal.
     #[must_use]
     pub fn all_to(journal: Journal) -> Self {
-        Self::new(vec![journal], Arc::new(|_| Some(0)))
+        let route = Route { journal: journal.clone(), mapping: None };
+        Self::new(Table::new(vec![journal], vec![(vec!["#".to_owned()], route)]))
     }
 
-    /// Several journals and a choice among them. All journals that may hold hand-shakes of earlier runs must be given, also
-    /// those that `choose` no longer names.
+    /// This table, until another takes its place.
     #[must_use]
-    pub fn new(journals: Vec<Journal>, choose: Choose) -> Self {
-        Self { journals, choose }
+    pub fn new(table: Table) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(table))))
     }
 
-    /// Where a topic goes: the journal and its index.
-    #[inline]
-    pub(super) fn of(&self, topic: &str) -> Option<(usize, &Journal)> {
-        let index = (self.choose)(topic)?;
-        Some((index, self.journals.get(index)?))
+    /// Puts another table in force. What a connection is just reading goes by the one before.
+    pub fn replace(&self, table: Table) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
-    pub(super) fn journal(&self, index: usize) -> Option<&Journal> {
-        self.journals.get(index)
-    }
-
-    pub(super) fn journals(&self) -> impl Iterator<Item = &Journal> {
-        self.journals.iter()
+    /// The table as it is now.
+    pub(super) fn now(&self) -> Arc<Table> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl fmt::Debug for Routes {
+impl Table {
+    /// Routes, each with its topic filters. `kept` are all journals that may hold hand-shakes of earlier runs, also those that no
+    /// route names any more. Of two routes with the same filter the first has it.
+    #[must_use]
+    pub fn new(kept: Vec<Journal>, routes: Vec<(Vec<String>, Route)>) -> Self {
+        let mut filters = Vec::new();
+        let mut ways = Vec::with_capacity(routes.len());
+        for (i, (topics, route)) in routes.into_iter().enumerate() {
+            filters.extend(topics.into_iter().map(|topic| (topic, i)));
+            ways.push(route);
+        }
+        filters.sort_by_key(|(filter, _)| precedence(filter));
+        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut wild = Vec::new();
+        for (at, (filter, _)) in filters.iter().enumerate() {
+            match filter.split('/').next().unwrap_or_default() {
+                "+" | "#" => wild.push(at),
+                first => named.entry(first.to_owned()).or_default().push(at),
+            }
+        }
+        Self { routes: ways, filters, named, wild, kept }
+    }
+
+    /// Where a topic goes: the route and its index.
+    #[inline]
+    pub(super) fn of(&self, topic: &str) -> Option<(usize, &Route)> {
+        let first = topic.split('/').next().unwrap_or_default();
+        let matching = |at: &&usize| self.filters.get(**at).is_some_and(|(filter, _)| matches(filter, topic));
+        // A filter that begins with a name comes before all that do not.
+        let named = self.named.get(first).into_iter().flatten().find(matching);
+        let at = named.or_else(|| self.wild.iter().find(matching))?;
+        let (_, index) = self.filters.get(*at)?;
+        Some((*index, self.routes.get(*index)?))
+    }
+
+    pub(super) fn route(&self, index: usize) -> Option<&Route> {
+        self.routes.get(index)
+    }
+
+    pub(super) fn journals(&self) -> impl Iterator<Item = &Journal> {
+        self.kept.iter()
+    }
+}
+
+/// What a filter is sorted by: less comes first.
+fn precedence(filter: &str) -> Vec<u8> {
+    let rank = |level| match level {
+        "#" => 2,
+        "+" => 1,
+        _ => 0,
+    };
+    filter.split('/').map(rank).collect()
+}
+
+/// Whether a topic filter stands for a topic (4.7.1).
+fn matches(filter: &str, topic: &str) -> bool {
+    if filter == "#" {
+        return true;
+    }
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
+    }
+}
+
+impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Routes to {} journals", self.journals.len())
+        write!(f, "{} routes by {} topic filters", self.routes.len(), self.filters.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_mesh::journal::Options;
+    use godwit_mesh::storage::Disk;
+
+    use super::*;
+
+    #[test]
+    fn filters_stand_for_topics_as_mqtt_says() {
+        for (filter, topic, wanted) in [
+            ("#", "a/b", true),
+            ("a/#", "a", true),
+            ("a/#", "a/b/c", true),
+            ("a/#", "ab", false),
+            ("a/+", "a/b", true),
+            ("a/+", "a", false),
+            ("a/+", "a/b/c", false),
+            ("+/+", "/x", true),
+            ("+", "/x", false),
+            ("a/b", "a/b", true),
+            ("a/b", "a/b/", false),
+        ] {
+            assert_eq!(matches(filter, topic), wanted, "{filter} {topic}");
+        }
+    }
+
+    #[test]
+    fn of_several_filters_the_one_that_says_more_has_the_topic() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let storage = Arc::new(Disk::new(dir.path()).expect("a folder"));
+        let journal =
+            Journal::open(storage, "j", Options { segment_bytes: 256 << 10, ..Options::default() }).expect("a journal");
+        let way = |topics: &[&str]| {
+            let topics = topics.iter().map(|t| (*t).to_owned()).collect();
+            (topics, Route { journal: journal.clone(), mapping: None })
+        };
+        let table =
+            Table::new(Vec::new(), vec![way(&["plant/#", "x"]), way(&["plant/+/alarm", "+/3"]), way(&["plant/3/#"])]);
+        let of = |topic| table.of(topic).map(|(index, _)| index);
+        assert_eq!(of("plant/1/flow"), Some(0));
+        assert_eq!(of("plant/1/alarm"), Some(1));
+        assert_eq!(of("plant/3/alarm"), Some(2));
+        assert_eq!(of("plant"), Some(0));
+        assert_eq!(of("x"), Some(0));
+        assert_eq!(of("y/3"), Some(1));
+        assert_eq!(of("y/4"), None);
+        assert_eq!(of("x/y"), None);
     }
 }

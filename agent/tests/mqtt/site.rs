@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_agent::mqtt::{Handle, Limits, Listener, Routes, Settings};
+use godwit_agent::mqtt::{Handle, Limits, Listener, Route, Routes, Settings, Table};
 use godwit_mesh::clock::Clock;
 use godwit_mesh::door::{Credentials, ServerTls};
 use godwit_mesh::event::StoredEvent;
@@ -68,8 +68,11 @@ impl Site {
         let journal = open(dir.path(), "main", &plan.options);
         let routes = if plan.two_journals {
             let other = open(dir.path(), "other", &plan.options);
-            let choose = Arc::new(|topic: &str| Some(usize::from(topic.starts_with("other/"))));
-            Routes::new(vec![journal.clone(), other], choose)
+            let way = |topic: &str, journal: &Journal| {
+                (vec![topic.to_owned()], Route { journal: journal.clone(), mapping: None })
+            };
+            let ways = vec![way("#", &journal), way("other/#", &other)];
+            Routes::new(Table::new(vec![journal.clone(), other], ways))
         } else {
             Routes::all_to(journal.clone())
         };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::event::{StoredEvent, WRAPPED_TYPE};
+use crate::event::StoredEvent;
 use crate::journal::{Epoch, Field, Offset};
 
 /// Stands for a value that cannot be told from the record alone. No event has an empty `type` or `source`.
@@ -18,10 +18,9 @@ pub(super) fn digest(body: &Bytes, note: &mut dyn FnMut(Field, &str)) {
     };
     let mut scratch = String::new();
     let ty = stored.attribute_text("type", &mut scratch).unwrap_or(UNTOLD);
-    let wrapped = ty == WRAPPED_TYPE;
     note(Field::Type, ty);
     let topic = stored.mqtt().map(|publish| publish.topic);
-    if wrapped && topic.is_some() && stored.origin().is_none() {
+    if stored.source_is_derived() && stored.origin().is_none() {
         note(Field::Source, UNTOLD);
     } else {
         note(Field::Source, stored.attribute_text("source", &mut scratch).unwrap_or(UNTOLD));

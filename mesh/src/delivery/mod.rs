@@ -25,22 +25,22 @@ mod intake;
 pub mod letters;
 mod live;
 mod local_mqtt;
-mod outcome;
+pub(crate) mod outcome;
 mod pages;
 pub(crate) mod plan;
 mod policy;
 mod pool;
 mod retired;
 mod room;
-mod sender;
+pub(crate) mod sender;
 mod services;
 mod store;
-mod target;
+pub(crate) mod target;
 #[cfg(test)]
 pub(crate) mod tests;
 mod times;
 mod tokens;
-mod triggers;
+pub(crate) mod triggers;
 mod window;
 mod work;
 

@@ -41,6 +41,7 @@ use crate::journal::{ConsumerStatus, Refused, Start};
 use crate::manifest::{BrokerObject, Destination, Kind, Manifests, ObjectKey, ObjectName, TriggerSpec};
 use crate::names::BrokerName;
 use crate::observe::Spans;
+use crate::source::Board;
 
 /// Who brought a set. Applying one never touches what another owner brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -181,6 +182,8 @@ struct Inner {
     stop: CancellationToken,
     /// Counts what may have changed how a Trigger stands.
     changes: Arc<watch::Sender<u64>>,
+    /// How the sources stand that the sets have beside Triggers; whoever runs them tells.
+    sources: Board,
 }
 
 /// How one Trigger stands.
@@ -201,6 +204,8 @@ pub struct Standing {
 #[derive(Debug, Default)]
 struct Table {
     sets: BTreeMap<Owner, (u64, Manifests)>,
+    /// Whose set is known to be an older one.
+    older: BTreeSet<Owner>,
     entries: BTreeMap<ObjectKey, Entry>,
 }
 
@@ -217,13 +222,15 @@ impl Triggers {
     /// No Triggers yet, on these Brokers. Call within a runtime.
     #[must_use]
     pub fn new(brokers: Brokers, settings: DeliverySettings) -> Self {
+        let changes: Arc<watch::Sender<u64>> = Arc::default();
         let this = Self(Arc::new(Inner {
             context: Arc::new(Context::new(brokers, settings)),
             applying: tokio::sync::Mutex::default(),
             table: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            changes: Arc::default(),
+            sources: Board::new(changes.clone()),
+            changes,
         }));
         let inner = Arc::downgrade(&this.0);
         this.0.context.brokers.on_made(Box::new(move |broker| {
@@ -335,6 +342,23 @@ impl Triggers {
         self.0.table().sets.get(&owner).cloned()
     }
 
+    /// Whether what `owner` brought last is all that it has now: what is not in it may be forgotten.
+    pub(crate) fn is_complete(&self, owner: Owner) -> bool {
+        let table = self.0.table();
+        table.sets.contains_key(&owner) && !table.older.contains(&owner)
+    }
+
+    /// How the sources stand that the sets have beside Triggers.
+    #[must_use]
+    pub fn sources(&self) -> &Board {
+        &self.0.sources
+    }
+
+    /// What sends, and to whom.
+    pub(crate) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
     /// All Triggers as `/status` shows them, by namespace and name.
     #[must_use]
     pub fn status(&self) -> Value {
@@ -365,7 +389,8 @@ impl Triggers {
     pub fn ready(&self, owner: Owner) -> Result<(), String> {
         let table = self.0.table();
         let ours = table.entries.values().filter(|entry| entry.live.owner == owner);
-        let reasons: Vec<String> = ours.filter_map(|entry| entry.live.not_ready()).collect();
+        let mut reasons: Vec<String> = ours.filter_map(|entry| entry.live.not_ready()).collect();
+        reasons.extend(self.0.sources.not_ready(owner));
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
     }
 
@@ -396,7 +421,7 @@ impl Inner {
         if forget {
             self.forget(owner, &set).await;
         }
-        self.run(owner, revision, set, plans, &identities);
+        self.run(owner, revision, set, forget, plans, &identities);
         self.changes.send_modify(|n| *n += 1);
         Ok(())
     }
@@ -534,10 +559,19 @@ impl Inner {
         owner: Owner,
         revision: u64,
         set: Manifests,
+        forget: bool,
         plans: Vec<Plan>,
         identities: &BTreeMap<ObjectKey, Identity>,
     ) {
-        self.table().sets.insert(owner, (revision, set));
+        {
+            let mut table = self.table();
+            if forget {
+                table.older.remove(&owner)
+            } else {
+                table.older.insert(owner)
+            };
+            table.sets.insert(owner, (revision, set));
+        }
         let objects = self.broker_objects(None);
         for broker in self.context.brokers.list() {
             let none = || BrokerSettings { uplink: !broker.name().is_channel(), ..BrokerSettings::default() };

@@ -29,8 +29,8 @@ pub use limits::Limits;
 pub use model::{Event, EventBuilder};
 pub use rules::{check_attribute_name, check_string, check_timestamp};
 pub use stored::{
-    AttributeRef, MqttPublish, Origin, Split, StoredError, StoredEvent, WRAPPED_TYPE, encode_event, encode_publish, join,
-    split, with_origin,
+    AttributeRef, MqttPublish, Origin, Split, StoredError, StoredEvent, WRAPPED_TYPE, encode_event, encode_mapped,
+    encode_publish, join, split, with_origin,
 };
 pub(crate) use stored::{Found, PlainEvent};
 pub use value::Value;

@@ -37,7 +37,7 @@ pub struct Annotation {
 }
 
 /// All of them, by name.
-pub static ANNOTATIONS: [Annotation; 15] = [
+pub static ANNOTATIONS: [Annotation; 16] = [
     Annotation {
         name: "agents",
         kinds: &[],
@@ -86,6 +86,15 @@ pub static ANNOTATIONS: [Annotation; 15] = [
         unit: "",
         default: "`false`",
         doc: "Whether events wait for this Trigger under the policy `reject`, so that a full broker takes no more.",
+    },
+    Annotation {
+        name: "missed-runs",
+        kinds: &[Kind::PingSource],
+        value: "`skip`, `once`, `all`",
+        unit: "",
+        default: "`once`",
+        doc: "What becomes of runs that came due while the process was off or the clock wrong: nothing, one run for all of them, or \
+              each (the newest 100).",
     },
     Annotation {
         name: "parallelism",
@@ -182,6 +191,18 @@ pub enum Jitter {
     Full,
 }
 
+/// What becomes of a schedule's runs that were missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissedRuns {
+    /// They are counted, and that is all.
+    Skip,
+    /// One run stands for all of them.
+    #[default]
+    Once,
+    /// Each is made up for, the newest of them.
+    All,
+}
+
 /// Our annotations on one object, parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Annotations {
@@ -209,6 +230,8 @@ pub struct Annotations {
     pub webhook_handshake: bool,
     /// Trigger: the requests a minute that the handshake asks for.
     pub webhook_rate: Option<u32>,
+    /// PingSource: what becomes of runs that were missed.
+    pub missed_runs: MissedRuns,
 }
 
 impl Annotations {
@@ -254,6 +277,10 @@ impl Annotations {
             "retention-policy" => {
                 let policies = [("drop-oldest", Policy::DropOldest), ("reject", Policy::Reject)];
                 self.retention.policy = Some(choice(value, &policies)?);
+            }
+            "missed-runs" => {
+                let choices = [("skip", MissedRuns::Skip), ("once", MissedRuns::Once), ("all", MissedRuns::All)];
+                self.missed_runs = choice(value, &choices)?;
             }
             "backoff-jitter" => self.jitter = Some(choice(value, &[("full", Jitter::Full), ("none", Jitter::None)])?),
             "webhook-handshake" => self.webhook_handshake = boolean(value)?,

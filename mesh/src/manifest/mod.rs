@@ -22,12 +22,14 @@ mod parse;
 pub mod schema;
 mod selector;
 mod set;
+mod source;
 pub(crate) mod subscription;
+mod template;
 #[cfg(test)]
 mod tests;
 mod trigger;
 
-pub use annotations::{ANNOTATIONS, Annotation, Annotations, Jitter, StartAt};
+pub use annotations::{ANNOTATIONS, Annotation, Annotations, Jitter, MissedRuns, StartAt};
 pub use broker::{BrokerObject, BrokerSpec, Reference as ConfigReference};
 pub use convert::from_stored;
 pub use delivery::{BackoffPolicy, DeliverySpec, Format};
@@ -41,4 +43,9 @@ pub use object::{Object, Rejected, Spec, Strictness};
 pub use parse::{Document, documents, load_dir, manifest_files, parse_str, read_file};
 pub use selector::{LabelSelector, SelectorError};
 pub use set::{MAX_OBJECTS, Manifests};
+pub use source::{
+    ContainerSpec, FileMode, FileSpec, FileStart, HttpPollSpec, MqttSpec, PingSpec, ProgramSpec, SourceKind, SourceSpec,
+    Subject,
+};
+pub use template::{Escape, Template, Variables};
 pub use trigger::{FilterSpec, Reply, TriggerSpec};

@@ -16,6 +16,7 @@ use super::kind::Kind;
 use super::metadata::{Metadata, ObjectKey, ObjectName};
 use super::schema::{Findings, METADATA, Runs, Version, examine_spec};
 use super::selector::is_label_value;
+use super::source::{SourceSpec, is_source};
 use super::subscription::{RawSubscriptionSpec, subscription};
 use super::trigger::{RawTriggerSpec, TriggerSpec};
 use crate::names::DEFAULT_NAMESPACE;
@@ -46,6 +47,8 @@ pub enum Spec {
         /// What it lacks.
         why: String,
     },
+    /// A source, or what is bound to one.
+    Source(Box<SourceSpec>),
     /// An object of a kind that is kept and does not run yet.
     Stored,
 }
@@ -397,6 +400,11 @@ fn typed_spec(kind: Kind, value: &Value) -> Result<(Metadata, Annotations, Spec)
         }
         _ => {
             let (metadata, annotations, _) = typed::<serde::de::IgnoredAny>(kind, value)?;
+            if is_source(kind) {
+                let spec = value.get("spec").cloned().unwrap_or_default();
+                let source = SourceSpec::new(kind, &metadata, &annotations, &spec)?;
+                return Ok((metadata, annotations, Spec::Source(Box::new(source))));
+            }
             let flow = matches!(kind, Kind::Sequence | Kind::Parallel);
             Ok((metadata, annotations, if flow { Spec::Flow } else { Spec::Stored }))
         }
@@ -431,6 +439,7 @@ fn warnings_of(kind: Kind, version: &Version, spec: &Spec) -> Vec<String> {
             }
         }
         Spec::Lacking { why, .. } => warnings.push(why.clone()),
+        Spec::Source(source) => warnings.extend(source.not_built().map(str::to_owned)),
         Spec::Trigger(_) | Spec::Channel(_) | Spec::Subscription(_) | Spec::Flow | Spec::Stored => {}
     }
     warnings

@@ -10,6 +10,7 @@ use crate::delivery::Triggers;
 use crate::delivery::plan::NOT_IMPLEMENTED;
 use crate::manifest::{BrokerObject, Kind, Object, Spec};
 use crate::names::BrokerName;
+use crate::source::Missing;
 
 use super::when::rfc3339;
 
@@ -61,6 +62,9 @@ pub(super) struct Status {
     dead_letter_sink_uri: Option<String>,
     /// What only some kinds have.
     pub(super) more: Map<String, Value>,
+    sink_uri: Option<String>,
+    /// `type` and `source` of a source's events.
+    attributes: Option<(String, String)>,
 }
 
 impl Status {
@@ -76,6 +80,8 @@ impl Status {
             Spec::Subscription(_) => Self::of_subscription(object, triggers),
             Spec::Flow => Self::of_flow(object, triggers),
             Spec::Lacking { reason, why } => Self::alone(Truth::False, reason, why),
+            Spec::Source(_) => Self::of_source(object, triggers),
+            Spec::Stored if object.kind() == Kind::EventType => Self::of_event_type(object, triggers),
             Spec::Stored => {
                 let mut what = object.warnings().to_vec();
                 if what.is_empty() {
@@ -167,6 +173,62 @@ impl Status {
         status
     }
 
+    /// The conditions of Knative's sources; ours have those of a PingSource.
+    fn of_source(object: &Object, triggers: &Triggers) -> Self {
+        let Some(standing) = triggers.sources().standing(object.kind(), object.name()) else {
+            return Self::alone(Truth::Unknown, "Starting", "not started yet");
+        };
+        let mut status =
+            Self { sink_uri: standing.sink.as_ref().ok().cloned(), attributes: standing.attributes, ..Self::default() };
+        let deployed = match object.kind() {
+            Kind::ContainerSource => {
+                // Where the events go is the affair of a SinkBinding of its own, in Knative.
+                status.add_found("SinkBindingReady", standing.sink.err().as_ref());
+                "ReceiveAdapterReady"
+            }
+            kind => {
+                status.add_found("SinkProvided", standing.sink.err().as_ref());
+                if kind == Kind::PingSource || kind == Kind::SinkBinding {
+                    status.add(OIDC, Truth::True, "OIDCFeatureDisabled", "");
+                }
+                if kind == Kind::SinkBinding { "SubjectFound" } else { "Deployed" }
+            }
+        };
+        status.add_found(deployed, standing.deployed.err().as_ref());
+        status.sum_up();
+        status
+    }
+
+    /// An EventType tells where events can be had; whether that is there.
+    fn of_event_type(object: &Object, triggers: &Triggers) -> Self {
+        let value = object.current();
+        let text = |field: &str| value.pointer(&format!("/spec/reference/{field}")).and_then(Value::as_str);
+        let name = |name| BrokerName::new(text("namespace").unwrap_or(&object.name().namespace), name).ok();
+        let there = match (text("kind"), text("name")) {
+            (None, _) => Ok("ReferenceNotSet"),
+            (Some("Broker"), Some(broker)) if name(broker).is_some_and(|name| triggers.brokers().get(&name).is_some()) => {
+                Ok("")
+            }
+            (Some(kind), broker) => Err(format!("there is no {kind} {}", broker.unwrap_or_default())),
+        };
+        let mut status = Self::default();
+        match there {
+            Ok(reason) => status.add("ReferenceExists", Truth::True, reason, ""),
+            Err(why) => status.add("ReferenceExists", Truth::False, "ReferenceNotFound", &why),
+        }
+        status.sum_up();
+        status
+    }
+
+    fn add_found(&mut self, name: &'static str, missing: Option<&Missing>) {
+        match missing {
+            None => self.add(name, Truth::True, "", ""),
+            Some(Missing { reason, message, unknown }) => {
+                self.add(name, if *unknown { Truth::Unknown } else { Truth::False }, reason, message);
+            }
+        }
+    }
+
     /// Only Ready.
     pub(super) fn alone(truth: Truth, reason: &'static str, message: &str) -> Self {
         let mut status = Self::default();
@@ -216,6 +278,12 @@ impl Status {
             status.insert("deadLetterSinkUri".to_owned(), uri.as_str().into());
         }
         status.extend(self.more.clone());
+        if let Some(uri) = &self.sink_uri {
+            status.insert("sinkUri".to_owned(), uri.as_str().into());
+        }
+        if let Some((ty, source)) = &self.attributes {
+            status.insert("ceAttributes".to_owned(), json!([{"type": ty, "source": source}]));
+        }
         status.insert("conditions".to_owned(), self.conditions.iter().map(Condition::to_json).collect());
         Value::Object(status)
     }

@@ -156,6 +156,10 @@ impl View {
                 wanted.insert(object.key(), brought);
             }
         }
+        for object in triggers.sources().types() {
+            let found = Wanted { owner: None, object: Some(object.clone()), part_of: None, here: true };
+            wanted.entry(object.key()).or_insert(found);
+        }
         let gone: Vec<Key> = self.entries.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
         for key in gone {
             if let Some(entry) = self.entries.remove(&key) {

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::attributes::{put, put_in_payload};
+use super::attributes::{put, put_in_payload, put_text};
 use super::derive::ContentType;
-use super::layout::{BINARY, DATA, DETAIL_SHIFT, EVENT, Fixed, HEADERS, ORIGIN, STRUCTURED, WRAPPED};
+use super::layout::{BINARY, DATA, DETAIL_SHIFT, EVENT, Fixed, HEADERS, MAPPED, ORIGIN, STRUCTURED, WRAPPED};
 use super::publish::{Look, MqttPublish, look};
 use super::wire::{put_bytes, put_section, put_varint};
 use crate::event::json::{Located, locate};
@@ -61,6 +61,16 @@ pub fn encode_event<'a>(
 /// (MQTT 5 by content type, MQTT 3.1.1 in JSON), or, also where such an event is not valid, a plain publish that is wrapped.
 /// Allocates nothing but room in `out`, unless the event is a structured one.
 pub fn encode_publish(out: &mut Vec<u8>, publish: &MqttPublish<'_>, arrival_ms: Option<u64>) {
+    encode(out, publish, arrival_ms, &[]);
+}
+
+/// The same, but a plain publish gets `attributes` (name and text) in the place of those that would be derived, and beside them.
+/// Each must be a valid text of its name. What already is an event stays as it is.
+pub fn encode_mapped(out: &mut Vec<u8>, publish: &MqttPublish<'_>, arrival_ms: Option<u64>, attributes: &[(&str, &str)]) {
+    encode(out, publish, arrival_ms, attributes);
+}
+
+fn encode(out: &mut Vec<u8>, publish: &MqttPublish<'_>, arrival_ms: Option<u64>, attributes: &[(&str, &str)]) {
     out.reserve(32 + publish.client_id.len() + publish.topic.len() + publish.properties.len() + publish.payload.len());
     let fixed = |head| Fixed { head, arrival_ms, packet_id: publish.packet_id };
     let index = match look(publish) {
@@ -79,8 +89,12 @@ pub fn encode_publish(out: &mut Vec<u8>, publish: &MqttPublish<'_>, arrival_ms: 
         publish.put(out);
         put_bytes(out, &index);
     } else {
-        fixed(WRAPPED | ContentType::of(publish).bits() << DETAIL_SHIFT).put(out);
+        let kind = if attributes.is_empty() { WRAPPED } else { MAPPED };
+        fixed(kind | ContentType::of(publish).bits() << DETAIL_SHIFT).put(out);
         publish.put(out);
+        if kind == MAPPED {
+            put_section(out, |out| attributes.iter().for_each(|(name, text)| put_text(out, name, text)));
+        }
     }
     out.extend_from_slice(publish.payload);
 }

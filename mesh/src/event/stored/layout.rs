@@ -11,6 +11,7 @@ pub(super) const EVENT: u8 = 0;
 pub(super) const WRAPPED: u8 = 1;
 pub(super) const BINARY: u8 = 2;
 pub(super) const STRUCTURED: u8 = 3;
+pub(super) const MAPPED: u8 = 4;
 pub(super) const ORIGIN: u8 = 7;
 pub(super) const ARRIVAL: u8 = 1 << 3;
 pub(super) const PACKET_ID: u8 = 1 << 4;
@@ -32,7 +33,7 @@ pub(super) struct Fixed {
 impl Fixed {
     fn take(fields: &mut Fields<'_>) -> Result<Self, StoredError> {
         let head = fields.u8()?;
-        if head & LATER != 0 || head & KIND > STRUCTURED || (head & KIND == EVENT && head & PACKET_ID != 0) {
+        if head & LATER != 0 || head & KIND > MAPPED || (head & KIND == EVENT && head & PACKET_ID != 0) {
             return Err(StoredError::Head(head));
         }
         let arrival_ms = if head & ARRIVAL == 0 {
@@ -70,7 +71,7 @@ pub(super) struct Layout {
     pub(super) origin: Option<(Range<usize>, u64, u64)>,
     /// The `meta` that only publishes have.
     pub(super) publish: Range<usize>,
-    /// Attributes; of a structured publish the index.
+    /// Attributes; of a structured publish the index, of a mapped one those that a mapping gave it.
     pub(super) attributes: Range<usize>,
     pub(super) headers: Range<usize>,
     /// Where the payload begins; it goes to the end.
@@ -108,7 +109,7 @@ impl Layout {
             let start = at(&fields);
             MqttPublish::take(&mut fields, 0)?;
             layout.publish = start..at(&fields);
-            if fixed.head & KIND == STRUCTURED {
+            if matches!(fixed.head & KIND, STRUCTURED | MAPPED) {
                 layout.attributes = section(&mut fields)?;
             }
         }

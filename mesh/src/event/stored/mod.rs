@@ -5,7 +5,8 @@
 //! Lengths, offsets and counts are LEB128 (`varint`), numbers little-endian, texts UTF-8.
 //!
 //! ```text
-//! head       u8       bits 0-2 kind: 0 event, 1 wrapped publish, 2 binary publish, 3 structured publish, 7 origin
+//! head       u8       bits 0-2 kind: 0 event, 1 wrapped publish, 2 binary publish, 3 structured publish,
+//!                     4 mapped publish, 7 origin
 //!                     bit 3 arrival follows, bit 4 packet id follows, bits 5-6 of the kind, bit 7 zero (a later format)
 //! arrival    u48      milliseconds since 1970, when the broker took it in          if bit 3
 //! packet id  u16      of the PUBLISH                                               if bit 4
@@ -19,6 +20,8 @@
 //!   `varint` properties, raw and in order.
 //!   - **wrapped**, a publish that is no event: `id`, `source`, `type`, `subject`, `time` and `expirytime` are derived. Bits 5-6 say what
 //!     `datacontenttype` is: 0 the property, if any; 1 JSON; 2 plain text; 3 octets.
+//!   - **mapped**, a wrapped one to which a source mapping has given attributes of its own: `varint n`, n bytes of attributes, which
+//!     stand in the place of those derived, and beside them. Versions before it refuse it by its head.
 //!   - **binary**, an event in binary mode of MQTT 5: its attributes are the user properties.
 //!   - **structured**, an event in structured mode: `varint n`, n bytes of index: where its data is in the payload (`u8` 0 none, 1 as it
 //!     is, 2 a JSON string, 3 a JSON string of base64, each `varint` offset `varint` length; 4 here: `varint` bytes), then attributes.
@@ -41,7 +44,7 @@ mod wire;
 
 pub use attributes::AttributeRef;
 pub use derive::WRAPPED_TYPE;
-pub use encode::{encode_event, encode_publish, with_origin};
+pub use encode::{encode_event, encode_mapped, encode_publish, with_origin};
 pub use layout::{Split, join, split};
 pub(crate) use plain::PlainEvent;
 pub use publish::MqttPublish;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::attributes::{AttributeRef, Entries, within};
 use super::derive::{self, ContentType, WRAPPED_TYPE};
 use super::encode::{DATA_AS_IT_IS, DATA_BASE64, DATA_HERE, DATA_STRING, NO_DATA};
-use super::layout::{BINARY, DATA, DETAIL_SHIFT, EVENT, KIND, Layout, STRUCTURED, WRAPPED};
+use super::layout::{BINARY, DATA, DETAIL_SHIFT, EVENT, KIND, Layout, MAPPED, STRUCTURED, WRAPPED};
 use super::publish::MqttPublish;
 use super::wire::{Fields, text};
 use super::{StoredError, wire};
@@ -143,6 +143,11 @@ impl StoredEvent {
 
     /// The same for who keeps several attributes at a time: what has to be derived is appended to `made`.
     pub(crate) fn find<'s>(&'s self, name: &str, made: &mut String) -> Option<Found<'s>> {
+        if self.kind() == MAPPED
+            && let Some(given) = self.given().find(name)
+        {
+            return Some(Found::There(given));
+        }
         if self.is_computed(name) { self.computed(name, made) } else { self.in_body(name).map(Found::There) }
     }
 
@@ -194,6 +199,12 @@ impl StoredEvent {
                         attributes.push((name.into(), value.to_value()));
                     }
                 }
+                for entry in self.given() {
+                    let (name, value) = entry?;
+                    if !names.contains(&name) {
+                        attributes.push((name.into(), value.to_value()));
+                    }
+                }
                 Event::from_attributes(attributes, data)?
             }
         };
@@ -212,13 +223,24 @@ impl StoredEvent {
         self.layout.fixed.head & KIND
     }
 
+    /// The attributes that a mapping gave to a publish.
+    fn given(&self) -> Entries<'_> {
+        let section = if self.kind() == MAPPED { self.body.get(self.layout.attributes.clone()) } else { None };
+        Entries::new(section.unwrap_or_default(), &[])
+    }
+
+    /// Whether the event's `source` has the agent's id in it, which its own records leave out.
+    pub(crate) fn source_is_derived(&self) -> bool {
+        matches!(self.kind(), WRAPPED | MAPPED) && self.given().find("source").is_none()
+    }
+
     fn payload(&self) -> &[u8] {
         self.body.get(self.layout.payload..).unwrap_or_default()
     }
 
     /// Whether an attribute is not in the body, or not as it is to be seen.
     fn is_computed(&self, name: &str) -> bool {
-        self.kind() == WRAPPED
+        matches!(self.kind(), WRAPPED | MAPPED)
             || match name {
                 "specversion" => true,
                 "godwitagent" => self.layout.origin.is_some(),

@@ -226,17 +226,27 @@ const JOB_SINK: Shape = shape(&[
 const MQTT_SOURCE: Shape = shape(&[
     required("topics", Type::List(&Type::Text), "Topic filters."),
     SINK_FIELD,
-    field("server", Type::Text, "URL of another MQTT broker; absent: the agent's own listener."),
-    field("type", Type::Text, "Template of the events' type."),
+    field("server", Type::Text, "URL of another MQTT broker, which is not built yet; absent: the agent's own listener."),
+    field(
+        "type",
+        Type::Text,
+        "Template of the events' type; {topic}, {topic.1}, {client} and {agent} stand for what they say.",
+    ),
     field("source", Type::Text, "Template of the events' source."),
     field("subject", Type::Text, "Template of the events' subject."),
     OVERRIDES_FIELD,
 ]);
 
+const TYPE_FIELD: Field = field("type", Type::Text, "The events' type.");
+const CONTENT_TYPE_FIELD: Field =
+    field("contentType", Type::Text, "Media type of the events' data; absent: what it looks like.");
+
 const HTTP_POLL_SOURCE: Shape = shape(&[
     required("uri", Type::Text, "What is asked."),
     required("interval", Type::Duration, "How often."),
     field("items", Type::Text, "JSON pointer to the list whose items become events; absent: the answer is one event."),
+    field("id", Type::Text, "JSON pointer, within an item, to what it is known by; absent: all of it."),
+    TYPE_FIELD,
     SINK_FIELD,
     OVERRIDES_FIELD,
 ]);
@@ -246,21 +256,46 @@ const FILE_SOURCE: Shape = shape(&[
     field(
         "mode",
         Type::OneOf(&["lines", "files"]),
-        "Whether each line of the file is an event, or each file of the folder.",
+        "Whether each line of the file is an event, or each file of the folder; absent: lines.",
     ),
+    field(
+        "start",
+        Type::OneOf(&["beginning", "end"]),
+        "Where lines are read from at the very first start; absent: from the beginning.",
+    ),
+    field(
+        "done",
+        Type::Text,
+        "Folder on the same disk that files go to when their events are durable; absent: they are deleted.",
+    ),
+    field(
+        "inlineBytes",
+        Type::Long,
+        "Largest file whose content is in its event; a larger one stays, and dataref names it. Absent: 65536.",
+    ),
+    CONTENT_TYPE_FIELD,
+    TYPE_FIELD,
     SINK_FIELD,
     OVERRIDES_FIELD,
 ]);
 
 const VARIABLE: Shape = shape(&[required("name", Type::Text, "The variable."), field("value", Type::Text, "Its value.")]);
 
+const LIMITS: Shape = shape(&[
+    field("memoryBytes", Type::Long, "Most bytes of its address space."),
+    field("openFiles", Type::Long, "Most files that it may have open."),
+]);
+
 const PROGRAM_SOURCE: Shape = shape(&[
-    required("command", Type::List(&Type::Text), "The program and its first arguments."),
+    required("command", Type::List(&Type::Text), "The program, by its absolute path, and its first arguments."),
     field("args", Type::List(&Type::Text), "Further arguments."),
     field("env", Type::List(&Type::Object(&VARIABLE)), "Variables of its environment."),
-    field("user", Type::Text, "The user that it runs as."),
-    field("lines", Type::Boolean, "Whether each line that it prints is an event."),
-    SINK_FIELD,
+    field("user", Type::Text, "The user that it runs as; absent: that of the agent."),
+    field("limits", Type::Object(&LIMITS), "What it may take."),
+    field("lines", Type::Boolean, "Whether each line that it prints is an event; absent: lines go to the log."),
+    CONTENT_TYPE_FIELD,
+    TYPE_FIELD,
+    field("sink", Type::Object(&DESTINATION), "Where the events go; absent: a SinkBinding says it."),
     OVERRIDES_FIELD,
 ]);
 
@@ -398,31 +433,35 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
             "Subscribers side by side, each behind a filter of its own.",
         )
     },
-    stored(
-        Kind::EventType,
-        "EventType",
-        EVENTING,
-        "eventtypes",
-        &[
-            version(
-                "v1beta3",
-                &EVENT_TYPE,
-                &[
-                    column("Type", ".spec.attributes[?(@.name=='type')].value"),
-                    column("Source", ".spec.attributes[?(@.name=='source')].value"),
-                    column("Reference Name", ".spec.reference.name"),
-                    column("Reference Kind", ".spec.reference.kind"),
-                    column("Description", ".spec.description"),
-                    READY,
-                    REASON,
-                ],
-            ),
-            version("v1beta2", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
-            old("v1beta1", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
-        ],
-        "Tells which events there are to be had, and where.",
-    ),
     Resource {
+        runs: Runs::Yes,
+        ..stored(
+            Kind::EventType,
+            "EventType",
+            EVENTING,
+            "eventtypes",
+            &[
+                version(
+                    "v1beta3",
+                    &EVENT_TYPE,
+                    &[
+                        column("Type", ".spec.attributes[?(@.name=='type')].value"),
+                        column("Source", ".spec.attributes[?(@.name=='source')].value"),
+                        column("Reference Name", ".spec.reference.name"),
+                        column("Reference Kind", ".spec.reference.kind"),
+                        column("Description", ".spec.description"),
+                        READY,
+                        REASON,
+                    ],
+                ),
+                version("v1beta2", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
+                old("v1beta1", &EVENT_TYPE_FLAT, FLAT_TYPE_COLUMNS),
+            ],
+            "Tells which events there are to be had, and where.",
+        )
+    },
+    Resource {
+        runs: Runs::Yes,
         categories: SOURCE_CATEGORIES,
         ..stored(
             Kind::PingSource,
@@ -434,6 +473,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: SOURCE_CATEGORIES,
         ..stored(
             Kind::ContainerSource,
@@ -445,6 +485,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: &["all", "knative", "sources", "bindings"],
         ..stored(
             Kind::SinkBinding,
@@ -456,6 +497,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: OUR_SOURCES,
         ..stored(
             Kind::MqttSource,
@@ -467,6 +509,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: OUR_SOURCES,
         ..stored(
             Kind::HttpPollSource,
@@ -478,6 +521,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: OUR_SOURCES,
         ..stored(
             Kind::FileSource,
@@ -489,6 +533,7 @@ pub static RESOURCES: [Resource; Kind::COUNT] = [
         )
     },
     Resource {
+        runs: Runs::Yes,
         categories: OUR_SOURCES,
         ..stored(
             Kind::ProgramSource,

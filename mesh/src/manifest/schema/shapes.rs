@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::{Field, Rule, Shape, Type};
+use crate::cron::Schedule;
 use crate::manifest::delivery::DeliverySpec;
 use crate::manifest::destination::Destination;
 use crate::manifest::error::FieldError;
@@ -156,27 +157,10 @@ pub(super) fn ping(map: &Map<String, Value>) -> Result<(), FieldError> {
     {
         return Err(FieldError::new("dataBase64", "is not base64"));
     }
-    schedule(text("schedule").unwrap_or_default())
-}
-
-/// Five fields, or six with seconds first, or a word like `@hourly`. What they say is for the clock that will run them.
-fn schedule(schedule: &str) -> Result<(), FieldError> {
-    if schedule.is_empty() {
-        return Ok(());
+    match text("schedule").filter(|schedule| !schedule.is_empty()) {
+        Some(schedule) => schedule.parse::<Schedule>().map(|_| ()).map_err(|why| FieldError::new("schedule", why)),
+        None => Ok(()),
     }
-    let known =
-        |word: &str| ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"].contains(&word);
-    let right = match schedule.strip_prefix("@every ") {
-        Some(interval) => !interval.trim().is_empty(),
-        None if schedule.starts_with('@') => known(schedule),
-        None => {
-            let fields: Vec<&str> = schedule.split_whitespace().collect();
-            let of_cron = |c: char| c.is_ascii_alphanumeric() || "*/,-?#LW".contains(c);
-            matches!(fields.len(), 5 | 6) && fields.iter().all(|f| f.chars().all(of_cron))
-        }
-    };
-    let why = "is no schedule: write five fields of cron, six with seconds first, @hourly and its like, or @every 1h";
-    if right { Ok(()) } else { Err(FieldError::new("schedule", why)) }
 }
 
 /// SinkBinding: the subject is one object or those with some labels.
