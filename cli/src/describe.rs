@@ -104,7 +104,7 @@ fn delivery(live: &Value) -> String {
         let destination = error["destination"].as_str().unwrap_or_default();
         text.push_str(&output::printable(&format!("last error: {message} ({} from {destination})", error["code"])));
         text.push('\n');
-        if let Some(at) = error["at_ms"].as_u64().and_then(|ms| time_of(ms)) {
+        if let Some(at) = error["at_ms"].as_u64().and_then(time_of) {
             text.push_str(&format!("last error at: {at}\n"));
         }
         if let Some(answer) = error["answer"].as_str().filter(|answer| !answer.is_empty()) {

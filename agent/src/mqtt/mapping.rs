@@ -53,9 +53,9 @@ impl Mapping {
         attributes.extend(own.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (*name, text.as_str())));
         attributes.extend(self.overrides.iter().map(|(name, text)| (name.as_str(), text.as_str())));
         if attributes.is_empty() {
-            encode_publish(out, publish, arrival_ms)
+            encode_publish(out, publish, arrival_ms);
         } else {
-            encode_mapped(out, publish, arrival_ms, &attributes)
+            encode_mapped(out, publish, arrival_ms, &attributes);
         }
     }
 

@@ -517,9 +517,9 @@ fn program(raw: RawProgram) -> Result<SourceKind, FieldError> {
     }))
 }
 
-fn container(raw: RawContainer) -> Result<SourceKind, FieldError> {
+fn container(mut raw: RawContainer) -> Result<SourceKind, FieldError> {
     const AT: &str = "spec.template.spec.containers";
-    let containers = raw.template.pointer("/spec/containers").cloned().unwrap_or_default();
+    let containers = raw.template.pointer_mut("/spec/containers").map(Json::take).unwrap_or_default();
     let containers: Vec<Json> = serde_json::from_value(containers).map_err(|_| FieldError::new(AT, "must be a list"))?;
     let Some(first) = containers.into_iter().next() else {
         return Err(FieldError::new(AT, "is missing").missing());
@@ -630,6 +630,7 @@ mod tests {
     use super::*;
     use crate::manifest::{Object, Spec};
 
+    #[allow(clippy::needless_pass_by_value)] // As the cases are written.
     fn read(kind: &str, spec: Json) -> Result<SourceSpec, String> {
         let group = if matches!(kind, "PingSource" | "ContainerSource" | "SinkBinding") {
             "sources.knative.dev"

@@ -159,7 +159,8 @@ impl Job {
     /// What is missing.
     pub fn resolve(&self, destination: &Destination, holder: &ObjectName) -> Result<Sink, Missing> {
         let settings = &self.triggers.context().settings;
-        let target = Target::resolve(destination, &holder.namespace, settings).map_err(|e| Missing::new("NotFound", e.0))?;
+        let target =
+            Target::resolve(destination, &holder.namespace, settings).map_err(|e| Missing::new("NotFound", e.0))?;
         Sink::new(target, self.clone(), &settings.address)
     }
 

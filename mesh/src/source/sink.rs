@@ -71,7 +71,9 @@ impl Sink {
             }
             Target::Broker(name) => {
                 let broker = job.brokers().get(&name);
-                To::Broker(broker.ok_or_else(|| Missing::new("NotFound", format!("{} {name} does not exist", name.what())))?)
+                To::Broker(
+                    broker.ok_or_else(|| Missing::new("NotFound", format!("{} {name} does not exist", name.what())))?,
+                )
             }
         };
         Ok(Self { to, uri, job })

@@ -160,11 +160,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 /// Opens the file that is to be read now: the one that was being read, wherever it is in its folder, else the one of this name.
 fn begin(path: &Path, place: Option<Place>, end: bool) -> io::Result<Open> {
-    if let Some(place) = place {
-        if let Some(open) = candidates(path, &place).into_iter().find_map(|path| Open::resume(&path, &place).ok().flatten())
-        {
-            return Ok(open);
-        }
+    if let Some(place) = place
+        && let Some(open) = candidates(path, &place).into_iter().find_map(|path| Open::resume(&path, &place).ok().flatten())
+    {
+        return Ok(open);
     }
     let mut file = regular(path)?;
     let about = file.metadata()?;
