@@ -61,7 +61,7 @@ async fn the_status_is_what_the_contract_says() {
     let mut status = brokers.status();
     assert!(status[0]["bytes"].take().as_u64().is_some_and(|bytes| bytes > 0));
     let consumer = serde_json::json!({
-        "name": "uplink", "delivered": 0, "filtered": 0, "dead_lettered": 0, "dropped": {}, "pending": 1,
+        "name": "uplink", "since": 0, "delivered": 0, "filtered": 0, "dead_lettered": 0, "dropped": {}, "pending": 1,
     });
     assert_eq!(
         status,
