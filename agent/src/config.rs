@@ -36,7 +36,7 @@ settings! {
         insecure: bool = "false",
         /// Largest packet that is taken.
         max_packet: Size = "1MiB" in "1KiB" ..= "6MiB",
-        /// Most connections at a time; further ones are closed at once.
+        /// Most connections at a time; one more takes the place of the oldest that has not sent its CONNECT, or is closed at once.
         max_connections: usize = "4096" in "1" ..= "65536",
         /// A client must have sent its CONNECT within this time.
         connect_timeout: Duration = "10s" in "100ms" ..= "1h",
@@ -44,6 +44,9 @@ settings! {
         publishes_per_second: Option<u32> = "" in "1" ..= "1000000",
         /// How long the session of a client that is away is kept.
         session_expiry: Duration = "7d" in "0s" ..= "3650d",
+        /// Most sessions, those of connected clients included; above that the one whose client has been away for longest goes, those
+        /// without subscriptions first. Never fewer than `max-connections`.
+        max_sessions: usize = "8192" in "1" ..= "1000000",
     }
 }
 

@@ -380,6 +380,7 @@ async fn mqtt_listener(
         connect_timeout: config.mqtt.connect_timeout,
         publishes_per_second: config.mqtt.publishes_per_second,
         session_expiry: config.mqtt.session_expiry,
+        max_sessions: config.mqtt.max_sessions,
         ..mqtt::Limits::default()
     };
     let settings = mqtt::Settings { listen, tls, credentials, limits, clock: clock.clone(), routes };

@@ -100,7 +100,6 @@ pub(super) async fn shake(
         Ok(seat) => seat,
         Err(no_seat) => {
             let code = match (no_seat, version) {
-                (NoSeat::TooMany, Version::V5) => ConnectReturnCode::QuotaExceeded,
                 (NoSeat::Journal, Version::V5) => ConnectReturnCode::ServerUnavailable,
                 (_, Version::V4) => ConnectReturnCode::ServiceUnavailable,
             };

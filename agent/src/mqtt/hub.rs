@@ -2,7 +2,6 @@
 //!
 //! Locks are taken one at a time, but for a session's state under the table of sessions, and never held over an await.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use godwit_mesh::clock::Clock;
 use godwit_mesh::door::{Credentials, Identity};
 use godwit_mesh::event::{MqttPublish, encode_publish};
-use godwit_mesh::journal::Refused;
+use godwit_mesh::journal::{Journal, Receipt, Refused};
 use godwit_mesh::room::Room;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 
 use super::fanout::{Delivery, Message, Queue};
 use super::limits::Limits;
+use super::newcomers::Newcomers;
 use super::packet::Version;
 use super::packet::connect::Will;
 use super::packet::publish::Publish;
@@ -27,6 +27,7 @@ use super::routes::Routes;
 use super::session::{Link, Order, Session};
 use super::status::Counters;
 use super::subscriptions::{Options, Subscriptions};
+use super::table::{Evicted, Table};
 use super::will::{KeptWill, WillRoom};
 
 /// How often a will is tried again when the journal is busy, and how long.
@@ -35,6 +36,12 @@ const WILL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two looks at deadlines at least; time limits are late by this much at most.
 const LOOK_AGAIN_MS: u64 = 500;
+
+/// Sessions that `/status` shows at most: it is made in memory.
+const SHOWN_SESSIONS: usize = 1000;
+
+/// After a connection of this length nothing of a remnant will be asked for any more (see `qos2`).
+const REMNANT_MS: u64 = 60_000;
 
 /// The shared state.
 #[derive(Debug)]
@@ -49,7 +56,8 @@ pub(super) struct Hub {
     pub(super) wills: WillRoom,
     /// Open TCP connections.
     pub(super) open: AtomicUsize,
-    sessions: Mutex<HashMap<Box<str>, Arc<Session>>>,
+    pub(super) newcomers: Newcomers,
+    sessions: Mutex<Table>,
     subscriptions: Mutex<Subscriptions>,
     subscribed: AtomicUsize,
     /// When deadlines are looked at next, in ms of elapsed time.
@@ -63,8 +71,14 @@ pub(super) struct Hub {
 pub(super) struct Seat {
     hub: Arc<Hub>,
     pub(super) session: Arc<Session>,
-    /// The session was here before: what CONNACK says.
+    /// The session was here before.
+    here_before: bool,
+    /// What CONNACK says of that: not so for a remnant.
     pub(super) present: bool,
+    /// Where it is noted that the session has subscriptions.
+    noted_in: Option<Journal>,
+    is_remnant: bool,
+    since_ms: u64,
     /// Open hand-shakes, while the connection has them.
     pub(super) handshakes: Handshakes,
     pub(super) expiry_seconds: u32,
@@ -75,8 +89,6 @@ pub(super) struct Seat {
 /// Why a client did not get a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoSeat {
-    /// There are too many sessions.
-    TooMany,
     /// The journal could not forget the session that was to be cleaned.
     Journal,
 }
@@ -110,6 +122,7 @@ impl Hub {
             credentials,
             counters: Counters::default(),
             open: AtomicUsize::new(0),
+            newcomers: Newcomers::default(),
             sessions: Mutex::default(),
             subscriptions: Mutex::default(),
             subscribed: AtomicUsize::new(0),
@@ -127,12 +140,14 @@ impl Hub {
             let session = Session::new(&client_id);
             {
                 let mut state = session.lock();
+                state.is_remnant = known.noted_in.is_some();
+                state.noted_in = known.noted_in;
                 state.handshakes = known.handshakes;
                 state.expiry_seconds = known.session_expiry_seconds;
                 state.away_since_ms = self.clock.elapsed_ms();
                 self.look_by(state.due_while_away_ms());
             }
-            sessions.insert(client_id.into(), session);
+            sessions.insert(session);
         }
     }
 
@@ -154,7 +169,7 @@ impl Hub {
         }
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Session>>> {
+    fn sessions(&self) -> MutexGuard<'_, Table> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,7 +183,7 @@ impl Hub {
     /// See [`NoSeat`].
     pub(super) async fn claim(self: &Arc<Self>, claim: Claim<'_>) -> Result<Seat, NoSeat> {
         loop {
-            let (session, taken) = self.find_or_make(&claim)?;
+            let (session, taken) = self.find_or_make(&claim);
             if let Some(seat) = taken {
                 return self.enter(seat, &claim).await;
             }
@@ -181,46 +196,51 @@ impl Hub {
         }
     }
 
-    fn find_or_make(self: &Arc<Self>, claim: &Claim<'_>) -> Result<(Arc<Session>, Option<Seat>), NoSeat> {
+    fn find_or_make(self: &Arc<Self>, claim: &Claim<'_>) -> (Arc<Session>, Option<Seat>) {
         let mut sessions = self.sessions();
-        let (session, present) = match sessions.get(claim.client_id) {
-            Some(session) => (Arc::clone(session), true),
-            None if sessions.len() >= self.limits.max_sessions => return Err(NoSeat::TooMany),
-            None => {
-                let session = Session::new(claim.client_id);
-                sessions.insert(claim.client_id.into(), Arc::clone(&session));
-                (session, false)
-            }
-        };
+        let now_ms = self.clock.elapsed_ms();
+        let (session, here_before) = sessions.enter(claim.client_id, now_ms);
+        if sessions.len() > self.most_sessions() {
+            // The sweep sees to it.
+            self.look_by(now_ms);
+        }
         let mut state = session.lock();
         if state.link.is_some() {
             drop(state);
-            return Ok((session, None));
+            return (session, None);
         }
         state.link = Some(Link {
             version: claim.version,
             peer: claim.peer,
             identity: claim.identity.cloned(),
-            since_ms: self.clock.elapsed_ms(),
+            since_ms: now_ms,
             waker: None,
             order: None,
         });
         let seat = Seat {
             hub: Arc::clone(self),
             session: Arc::clone(&session),
-            present,
+            here_before,
+            present: here_before && !state.is_remnant,
+            noted_in: state.noted_in.take(),
+            is_remnant: state.is_remnant,
+            since_ms: now_ms,
             handshakes: std::mem::take(&mut state.handshakes),
             expiry_seconds: state.expiry_seconds,
             will: None,
             left: false,
         };
         drop(state);
-        Ok((session, Some(seat)))
+        (session, Some(seat))
     }
 
     /// Begins the connection's time: a clean start forgets what was, durably.
     async fn enter(&self, mut seat: Seat, claim: &Claim<'_>) -> Result<Seat, NoSeat> {
-        if claim.clean && seat.present {
+        if seat.is_remnant {
+            // Told that there is no session, the client subscribes anew.
+            self.unsubscribe_all(&seat.session);
+        }
+        if claim.clean && seat.here_before {
             self.unsubscribe_all(&seat.session);
             let will = seat.session.lock().will.take();
             if let Some((_, will)) = will {
@@ -228,7 +248,7 @@ impl Hub {
                 self.publish_will(&seat.session, &will.will).await;
             }
             self.forget_durably(&mut seat).await?;
-            seat.present = false;
+            (seat.present, seat.is_remnant) = (false, false);
         }
         // Back before its delay was over: the will is not sent.
         seat.session.lock().will = None;
@@ -241,11 +261,17 @@ impl Hub {
             warn!(client = &*seat.session.client_id, %refused, "hand-shakes of an ended session stay in the journal");
             NoSeat::Journal
         };
-        let receipts = qos2::forget(&seat.session.client_id, &seat.handshakes).map_err(failed)?;
+        let client_id = &seat.session.client_id;
+        let mut receipts = qos2::forget(client_id, seat.handshakes.iter()).map_err(failed)?;
+        if let Some(journal) = &seat.noted_in {
+            let key = qos2::note_key(client_id);
+            receipts.push(journal.append(|append| append.delete(&key)).map_err(failed)?);
+        }
         for receipt in receipts {
             receipt.await.map_err(failed)?;
         }
         seat.handshakes.clear();
+        seat.noted_in = None;
         Ok(())
     }
 
@@ -259,7 +285,7 @@ impl Hub {
             peer: SocketAddr::from(([0, 0, 0, 0], 0)),
             identity: None,
         };
-        if let Ok((found, Some(mut seat))) = self.find_or_make(&claim) {
+        if let (found, Some(mut seat)) = self.find_or_make(&claim) {
             if Arc::ptr_eq(&found, session) {
                 seat.expiry_seconds = 0;
             }
@@ -404,7 +430,7 @@ impl Hub {
 
     /// Tells every connection to go.
     pub(super) fn order_all(&self, order: Order) {
-        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let sessions: Vec<_> = self.sessions().held().cloned().collect();
         for session in sessions {
             session.order(order);
         }
@@ -417,7 +443,7 @@ impl Hub {
 
     /// Tells those connections to go whose clients came in with what is no longer in force.
     pub(super) fn revoke(&self) {
-        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let sessions: Vec<_> = self.sessions().held().cloned().collect();
         for session in sessions {
             let identity = session.lock().link.as_ref().and_then(|link| link.identity.clone());
             if !self.in_force(identity.as_ref()) {
@@ -437,8 +463,10 @@ impl Hub {
         let mut due = Due::default();
         // First, so that a deadline which comes up meanwhile is not overlooked.
         self.look_at_ms.store(u64::MAX, Ordering::Relaxed);
-        let mut next_ms = u64::MAX;
-        for session in self.sessions().values() {
+        let mut sessions = self.sessions();
+        let evicted = sessions.make_room(self.most_sessions(), now_ms);
+        let mut next_ms = sessions.expire_bare(now_ms);
+        for session in sessions.held() {
             session.wake_if_due(now_ms);
             let mut state = session.lock();
             if state.link.is_some() {
@@ -454,16 +482,43 @@ impl Hub {
                 due.expired.push(Arc::clone(session));
             }
         }
+        drop(sessions);
+        self.tell_evicted(evicted);
         if next_ms != u64::MAX {
             self.look_by(next_ms.max(now_ms + LOOK_AGAIN_MS));
         }
         due
     }
 
-    /// The listener as `/status` shows it.
+    fn most_sessions(&self) -> usize {
+        self.limits.max_sessions.max(self.limits.max_connections)
+    }
+
+    fn tell_evicted(&self, evicted: Evicted) {
+        if evicted == Evicted::default() {
+            return;
+        }
+        let [bare, holding] = &self.counters.evicted_sessions;
+        bare.add(evicted.bare as u64);
+        holding.add(evicted.holding as u64);
+        warn!(
+            empty = evicted.bare,
+            with_subscriptions_or_open_publishes = evicted.holding,
+            most = self.most_sessions(),
+            "sessions are lost: too many are kept, and those whose clients have been away for longest made room \
+             (mqtt.max-sessions)"
+        );
+    }
+
+    /// The listener as `/status` shows it: of the sessions those of connected clients first, [`SHOWN_SESSIONS`] at most.
     pub(super) fn status(&self) -> Value {
         let now_ms = self.clock.elapsed_ms();
-        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        let (kept, mut sessions) = {
+            let table = self.sessions();
+            (table.len(), table.held().cloned().collect::<Vec<_>>())
+        };
+        sessions.sort_by_cached_key(|session| session.lock().link.is_none());
+        sessions.truncate(SHOWN_SESSIONS);
         let sessions: Vec<Value> = sessions
             .iter()
             .map(|session| {
@@ -485,6 +540,7 @@ impl Hub {
         json!({
             "connections": self.open.load(Ordering::Relaxed),
             "subscriptions": self.subscribed.load(Ordering::Relaxed),
+            "kept_sessions": kept,
             "counters": self.counters.to_json(),
             "sessions": sessions,
         })
@@ -507,7 +563,10 @@ impl Seat {
             }
         }
         let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
-        if self.expiry_seconds == 0 && !self.handshakes.is_empty() {
+        if self.expiry_seconds > 0 && self.is_remnant {
+            self.forget_remnant().await;
+        }
+        if self.expiry_seconds == 0 && (!self.handshakes.is_empty() || self.noted_in.is_some()) {
             // Durable before: the client id is free for a new session, whose hand-shakes may have the same packet ids. What
             // cannot be forgotten is met again after the next start, and expires once more.
             let _ = hub.forget_durably(&mut self).await;
@@ -517,6 +576,41 @@ impl Seat {
         if let Some(will) = now {
             hub.publish_will(&session, &will.will).await;
         }
+    }
+
+    /// Forgets what the client has had the time to ask for and has not.
+    async fn forget_remnant(&mut self) {
+        if self.hub.clock.elapsed_ms().saturating_sub(self.since_ms) >= REMNANT_MS {
+            let left_over = self.handshakes.iter().filter(|(_, open)| open.left_over);
+            match qos2::forget(&self.session.client_id, left_over) {
+                Ok(receipts) => {
+                    for receipt in receipts {
+                        if receipt.await.is_err() {
+                            return;
+                        }
+                    }
+                    self.handshakes.retain(|_, open| !open.left_over);
+                }
+                // Another time.
+                Err(_) => return,
+            }
+        }
+        self.is_remnant = self.handshakes.values().any(|open| open.left_over);
+    }
+
+    /// Has it noted that the session has subscriptions, if that is not so yet and the session outlives the connection.
+    ///
+    /// # Errors
+    /// When the journal refuses.
+    pub(super) fn note_subscription(&mut self) -> Result<Option<Receipt>, Refused> {
+        if self.expiry_seconds == 0 || self.noted_in.is_some() {
+            return Ok(None);
+        }
+        let Some(journal) = self.hub.routes.now().journals().next().cloned() else { return Ok(None) };
+        let key = qos2::note_key(&self.session.client_id);
+        let receipt = journal.append(|append| append.put(&key, &qos2::value(self.expiry_seconds)))?;
+        self.noted_in = Some(journal);
+        Ok(Some(receipt))
     }
 
     fn let_go(&mut self) {
@@ -533,8 +627,13 @@ impl Seat {
             state.expiry_seconds = self.expiry_seconds;
             state.away_since_ms = self.hub.clock.elapsed_ms();
             state.handshakes = std::mem::take(&mut self.handshakes);
+            state.noted_in = self.noted_in.take();
+            state.is_remnant = self.is_remnant;
             if ends {
                 sessions.remove(&self.session.client_id);
+            } else if state.is_bare() {
+                sessions.strip(&self.session.client_id, state.away_since_ms, state.expiry_seconds);
+                self.hub.look_by(state.due_while_away_ms());
             } else {
                 self.hub.look_by(state.due_while_away_ms());
             }

@@ -18,9 +18,11 @@ pub struct Limits {
     pub partial_bytes: usize,
     /// Bytes of all wills together that are kept for clients, small ones (512 bytes) not counted.
     pub will_bytes: usize,
-    /// Open connections, those included that have not sent CONNECT yet; more are closed at once.
+    /// Open connections, those included that have not sent CONNECT yet. One more takes the place of the oldest without a CONNECT,
+    /// or is closed at once.
     pub max_connections: usize,
-    /// Sessions kept for clients that are away, and those of connected ones; a further client is refused.
+    /// Sessions kept for clients that are away, and those of connected ones; above that the one away for longest makes room. Never
+    /// below `max_connections`.
     pub max_sessions: usize,
     /// How long a connection may take from its first byte (and its TLS hand-shake) to a whole CONNECT with its credentials
     /// checked.
@@ -34,10 +36,14 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// Topic aliases that an MQTT 5.0 client may set.
     pub topic_alias_maximum: u16,
-    /// Longest topic name or filter in bytes.
+    /// Longest topic name in bytes. MQTT has no longer ones than 65,535.
     pub max_topic_bytes: usize,
+    /// Longest topic filter in bytes: those of a client are kept, and it may have `max_subscriptions`.
+    pub max_filter_bytes: usize,
     /// Most levels of a topic name or filter.
     pub max_topic_levels: usize,
+    /// Bytes of all topic names together for which a client may have aliases at a time.
+    pub max_alias_bytes: usize,
     /// Longest client id in bytes.
     pub max_client_id_bytes: usize,
     /// Subscriptions of one client.
@@ -69,8 +75,10 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             receive_maximum: 1024,
             topic_alias_maximum: 32,
-            max_topic_bytes: 4096,
-            max_topic_levels: 64,
+            max_topic_bytes: 65_535,
+            max_filter_bytes: 4096,
+            max_topic_levels: 256,
+            max_alias_bytes: 128 << 10,
             max_client_id_bytes: 256,
             max_subscriptions: 256,
             max_queued_messages: 1000,

@@ -193,18 +193,34 @@ fn admit(
     shutdown: &CancellationToken,
 ) {
     if hub.open.load(Ordering::Relaxed) >= hub.limits.max_connections {
-        hub.counters.too_many_connections.add(1);
-        return;
+        // The one that goes gives its place back in a moment.
+        if !hub.newcomers.evict() {
+            hub.counters.too_many_connections.add(1);
+            return;
+        }
+        hub.counters.evicted_connections.add(1);
     }
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%peer, %error, "TCP_NODELAY");
     }
     let place = Place::take(hub);
+    let (number, evicted) = hub.newcomers.add();
     let (hub, tls, shutdown) = (Arc::clone(hub), tls.cloned(), shutdown.clone());
     connections.spawn(async move {
         let _place = place;
         // Boxed, so that a connection that is served keeps nothing of it.
-        let met = Box::pin(meet(&hub, tls, stream, peer, &shutdown)).await;
+        let newcomer = hub.newcomers.guard(number);
+        let met = Box::pin(async {
+            tokio::select! {
+                met = meet(&hub, tls, stream, peer, &shutdown) => met,
+                _ = evicted => {
+                    debug!(%peer, "closed without a CONNECT: others want its place");
+                    None
+                }
+            }
+        });
+        let met = met.await;
+        drop(newcomer);
         drop((hub, shutdown));
         if let Some(connection) = met {
             connection.run().await;

@@ -3,7 +3,7 @@
 //! The files stand in the order in which a publish meets them: a [`listener`] accepts, a [`handshake`] lets a client in, a
 //! [`connection`] reads its packets ([`packet`]), [`publish`] appends them to the journal that [`routes`] names, as its
 //! [`mapping`] has them, and acknowledges ([`acks`], [`answer`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
-//! what connections share, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
+//! what connections share, [`table`] the sessions, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
 //!
 //! PUBACK and PUBREC leave only after the event is on disk, in the order in which the publishes came. Subscriptions are live
 //! only: what a client missed while it was away is not kept, and nothing is retained. Persistent sessions are to read the
@@ -19,6 +19,7 @@ mod limits;
 mod listener;
 mod local;
 mod mapping;
+mod newcomers;
 mod packet;
 mod publish;
 mod qos2;
@@ -27,6 +28,7 @@ mod routes;
 mod session;
 mod status;
 mod subscriptions;
+mod table;
 mod transport;
 mod will;
 

@@ -181,8 +181,13 @@ impl Inbound {
             if in_batch {
                 self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
             }
-            if self.handshakes.get(&publish.packet_id).is_some_and(|open| !open.releasing) {
+            let known = self.handshakes.get(&publish.packet_id).filter(|open| !open.releasing);
+            // Of a remnant, only what says that it is sent again is the same publish (see `qos2`).
+            if known.is_some_and(|open| !open.left_over || publish.dup) {
                 self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+                if let Some(open) = self.handshakes.get_mut(&publish.packet_id) {
+                    open.left_over = false;
+                }
                 hub.counters.duplicates.add(1);
                 self.acks.push_known(Ack::new(publish.packet_id, AckKind::PubrecAgain));
                 return Ok(());
@@ -243,6 +248,11 @@ impl Inbound {
         if known.is_none_or(|known| **known != *publish.topic) {
             // If the batch were held and looked at again, its packets must find the aliases as they were.
             self.flush(hub, session, bytes, batch).map_err(Stop::Held)?;
+            let others = self.aliases.iter().filter(|(held, _)| **held != alias).map(|(_, name)| name.len());
+            if others.sum::<usize>() + publish.topic.len() > hub.limits.max_alias_bytes {
+                let fault = Fault::new(reason::QUOTA_EXCEEDED, "topic aliases for too many bytes of topic names");
+                return Err(Stop::Fault(fault));
+            }
             self.aliases.insert(alias, publish.topic.into());
         }
         Ok(Topic::InPacket(publish.topic))
@@ -264,7 +274,7 @@ impl Inbound {
             }
         }
         if publish.qos == 2 && (self.version == Version::V4 || code < 0x80) {
-            self.handshakes.insert(publish.packet_id, Open { fact_in: None, releasing: false });
+            self.handshakes.insert(publish.packet_id, Open::new(None));
         }
         let ack = wanted(publish).map(|ack| Ack { reason: code, ..ack });
         let mut run = Run::plain(Outcome::Known(Ok(())), usize::from(ack.is_some()));
@@ -304,7 +314,14 @@ impl Inbound {
             hub.count_publish(publish);
             if publish.qos == 2 {
                 let fact_in = (self.expiry_seconds > 0).then(|| journal.clone());
-                self.handshakes.insert(publish.packet_id, Open { fact_in, releasing: false });
+                let replaced = self.handshakes.insert(publish.packet_id, Open::new(fact_in));
+                // In the same journal the new fact has taken the old one's place.
+                if let Some(old) = replaced.and_then(|open| open.fact_in).filter(|old| !old.is(journal)) {
+                    let mut key = Vec::new();
+                    qos2::key(&mut key, &session.client_id, publish.packet_id);
+                    // Refused: it is left over once more after the next start.
+                    let _ = old.append(|append| append.delete(&key));
+                }
             }
             if has_subscribers {
                 run.messages.extend(message_for_subscribers(hub, publish, topic.name()));

@@ -104,7 +104,7 @@ impl Table {
         self.routes.get(index)
     }
 
-    pub(super) fn journals(&self) -> impl Iterator<Item = &Journal> {
+    pub(super) fn journals(&self) -> impl Iterator<Item = &Journal> + Clone {
         self.kept.iter()
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use godwit_mesh::door::Identity;
+use godwit_mesh::journal::Journal;
 use tokio::sync::Notify;
 
 use super::fanout::{Delivery, Queue};
@@ -49,6 +50,10 @@ pub(super) struct State {
     pub(super) filters: Vec<Box<str>>,
     /// Held here while there is no connection.
     pub(super) handshakes: Handshakes,
+    /// Where it is noted that the session has subscriptions (see `qos2`).
+    pub(super) noted_in: Option<Journal>,
+    /// The process stopped meanwhile, and the subscriptions are gone: the client is told that there is no session.
+    pub(super) is_remnant: bool,
     /// How long the session outlives its connection; 0 ends with it.
     pub(super) expiry_seconds: u32,
     pub(super) away_since_ms: u64,
@@ -60,6 +65,11 @@ impl State {
     /// When the session ends if its client stays away.
     pub(super) fn expires_ms(&self) -> u64 {
         self.away_since_ms.saturating_add(u64::from(self.expiry_seconds) * 1000)
+    }
+
+    /// Whether nothing is left of it but that it is there.
+    pub(super) fn is_bare(&self) -> bool {
+        self.filters.is_empty() && self.handshakes.is_empty() && self.will.is_none() && self.noted_in.is_none()
     }
 
     /// When there is something to do for a session without a connection: its will, or its end.

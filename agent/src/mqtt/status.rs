@@ -29,6 +29,10 @@ pub struct Counters {
     pub connections: Counter,
     /// TCP connections closed at once because there were too many.
     pub too_many_connections: Counter,
+    /// Connections closed before their CONNECT to make room for others.
+    pub evicted_connections: Counter,
+    /// Sessions of clients that were away, forgotten to make room: those that held nothing, and those that held something.
+    pub evicted_sessions: [Counter; 2],
     /// CONNECTs refused, for whatever reason.
     pub refused_connects: Counter,
     /// CONNECTs refused for their credentials; among the above.
@@ -81,6 +85,9 @@ impl Counters {
         let [qos0, qos1, qos2] = &self.publishes;
         let (published, refused) = ("godwit_mqtt_publishes", "godwit_mqtt_refused_publishes");
         let publishes = "PUBLISH packets that came, by QoS";
+        let [bare, holding] = &self.evicted_sessions;
+        let (evicted, evictions) =
+            ("godwit_mqtt_evicted_sessions", "Sessions of absent clients that made room, by what they held");
         let refusals = "Publishes that were not stored, by reason";
         vec![
             plain("godwit_mqtt_connections", "Connections accepted", &self.connections),
@@ -89,6 +96,13 @@ impl Counters {
                 "Connections closed because there were too many",
                 &self.too_many_connections,
             ),
+            plain(
+                "godwit_mqtt_evicted_connections",
+                "Connections closed before their CONNECT to make room for others",
+                &self.evicted_connections,
+            ),
+            labelled(evicted, evictions, "held", "nothing", bare),
+            labelled(evicted, evictions, "held", "something", holding),
             plain("godwit_mqtt_refused_connects", "CONNECTs refused", &self.refused_connects),
             plain("godwit_mqtt_refused_credentials", "CONNECTs refused for their credentials", &self.refused_credentials),
             plain("godwit_mqtt_faults", "Connections ended by a breach of the protocol or of a limit", &self.faults),

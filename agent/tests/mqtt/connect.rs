@@ -361,3 +361,74 @@ async fn more_connections_than_allowed_are_closed_at_once() {
     site.until("the place is free", || site.handle.open_connections() == 0).await;
     site.v4("second").await.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn a_crowd_that_says_nothing_does_not_keep_a_device_out() {
+    let site = Site::with_limits(Limits { max_connections: 3, ..Limits::default() }).await;
+    let mut first = site.v4("first").await;
+    let mut silent = Client::open(&site).await;
+    let mut half = Client::open(&site).await;
+    half.send(b"\x10\x20\0\x04MQ").await;
+    site.until("all places are taken", || site.handle.open_connections() == 3).await;
+    // Each takes the place of the oldest that has not sent a CONNECT.
+    let mut second = site.v4("second").await;
+    silent.expect_end().await;
+    half.expect_nothing().await;
+    let mut third = site.v4("third").await;
+    half.expect_end().await;
+    Client::open(&site).await.expect_end().await;
+    for client in [&mut first, &mut second, &mut third] {
+        client.expect_nothing().await;
+    }
+    let counters = site.handle.counters();
+    assert_eq!((counters.evicted_connections.get(), counters.too_many_connections.get()), (2, 1));
+}
+
+async fn comes_and_goes(site: &Site, id: &str, present: u8) {
+    let mut client = Client::open(site).await;
+    client.send(&connect_v4(id, false, 0)).await;
+    client.expect(&[0x20, 2, present, 0]).await;
+    client.send(&[0xe0, 0]).await;
+    client.expect_end().await;
+    site.clock.advance(1_000);
+}
+
+#[tokio::test]
+async fn sessions_of_clients_that_are_away_make_room_and_nobody_is_refused() {
+    let site = Site::with_limits(Limits { max_connections: 2, max_sessions: 4, ..Limits::default() }).await;
+    let mut subscriber = Client::open(&site).await;
+    subscriber.send(&connect_v4("subscriber", false, 0)).await;
+    subscriber.expect(&[0x20, 2, 0, 0]).await;
+    subscriber.send(&crate::site::subscribe_v4("t", 1)).await;
+    subscriber.expect(&[0x90, 3, 0, 1, 1]).await;
+    drop(subscriber);
+    site.until("it has gone", || site.handle.open_connections() == 0).await;
+    site.clock.advance(1_000);
+    for n in 0..20 {
+        comes_and_goes(&site, &format!("passing-{n}"), 0).await;
+    }
+    drop(site.v4("clean").await);
+    let evicted = || site.handle.counters().evicted_sessions.each_ref().map(godwit_agent::mqtt::Counter::get);
+    site.until("enough of them have made room", || evicted()[0] >= 17).await;
+    assert_eq!(evicted()[1], 0, "empty ones go first");
+    comes_and_goes(&site, "passing-19", 1).await;
+    comes_and_goes(&site, "passing-0", 0).await;
+    comes_and_goes(&site, "subscriber", 1).await;
+}
+
+#[tokio::test]
+async fn a_session_that_makes_room_leaves_nothing_in_the_journal() {
+    let site = Site::with_limits(Limits { max_connections: 1, max_sessions: 1, ..Limits::default() }).await;
+    for (id, n) in [("a", 1), ("b", 2)] {
+        let mut client = Client::open(&site).await;
+        client.send(&connect_v4(id, false, 0)).await;
+        client.expect(&[0x20, 2, 0, 0]).await;
+        client.send(&publish_v4("t", 2, n, b"open")).await;
+        client.expect(&crate::site::pubrec(n)).await;
+        drop(client);
+        site.until("it has gone", || site.handle.open_connections() == 0).await;
+    }
+    site.until("one hand-shake is left", || site.journal.facts(b"q").len() == 1).await;
+    assert_eq!(site.stored().await.len(), 2);
+    assert_eq!(site.handle.counters().evicted_sessions[1].get(), 1);
+}

@@ -289,3 +289,23 @@ async fn a_slow_reader_of_acknowledgements_costs_nobody_else_anything() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_topic_may_be_as_long_as_mqtt_lets_it_and_have_hundreds_of_levels() {
+    let site = Site::new().await;
+    let (mut client, _) = site.v5("dev", true, &[]).await;
+    let (long, deep) = ("x".repeat(65_535), vec!["l"; 256].join("/"));
+    client.send(&publish_v5(&long, 1, 1, &[], b"1")).await;
+    client.expect(&puback(1)).await;
+    client.send(&publish_v5(&deep, 1, 2, &[], b"2")).await;
+    client.expect(&puback(2)).await;
+    let topics: Vec<_> = site.stored().await.into_iter().map(|(topic, _)| topic).collect();
+    assert_eq!(topics, [long.clone(), deep]);
+    // What is remembered of them for topic aliases is bounded.
+    client.send(&publish_v5(&long, 1, 3, &[0x23, 0, 1], b"")).await;
+    client.expect(&puback(3)).await;
+    client.send(&publish_v5(&long, 1, 4, &[0x23, 0, 2], b"")).await;
+    client.expect(&puback(4)).await;
+    client.send(&publish_v5(&long, 1, 5, &[0x23, 0, 3], b"")).await;
+    client.expect_disconnect(0x97).await;
+}

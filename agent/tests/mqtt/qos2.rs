@@ -1,6 +1,6 @@
 //! QoS 2: once, across reconnect and crash.
 
-use crate::site::{Client, Plan, Site, connect_v4, packet, pubcomp, publish_v4, publish_v5, pubrec, pubrel};
+use crate::site::{Client, Plan, Site, connect_v4, packet, pubcomp, publish_v4, publish_v5, pubrec, pubrel, subscribe_v4};
 
 async fn kept(site: &Site, id: &str, present: u8) -> Client {
     let mut client = Client::open(site).await;
@@ -150,4 +150,82 @@ async fn a_take_over_in_the_middle_of_publishing_stores_each_publish_once() {
         first.expect(&pubrec(id)).await;
     }
     assert_eq!(site.stored().await.len(), 200);
+}
+
+/// A client with a subscription and an open hand-shake, and then a crash.
+async fn with_a_subscription_and_a_crash(site: Site) -> Site {
+    let mut client = kept(&site, "dev", 0).await;
+    client.send(&publish_v4("t", 2, 5, b"once")).await;
+    client.expect(&pubrec(5)).await;
+    client.send(&subscribe_v4("z", 1)).await;
+    client.expect(&[0x90, 3, 0, 1, 1]).await;
+    assert_eq!(site.journal.facts(b"s").len(), 1, "durable before SUBACK");
+    site.crash_and_restart().await
+}
+
+#[tokio::test]
+async fn a_session_whose_subscriptions_are_gone_is_not_said_to_be_present_and_what_is_sent_again_is_stored_once() {
+    let site = with_a_subscription_and_a_crash(Site::new().await).await;
+    // The first connection breaks before it could send anything again.
+    drop(kept(&site, "dev", 0).await);
+    let mut client = kept(&site, "dev", 0).await;
+    client.send(&again(publish_v4("t", 2, 5, b"once"))).await;
+    client.expect(&pubrec(5)).await;
+    client.send(&pubrel(5)).await;
+    client.expect(&pubcomp(5)).await;
+    assert_eq!(site.stored().await.len(), 1);
+    drop(client);
+    kept(&site, "dev", 1).await;
+}
+
+#[tokio::test]
+async fn what_a_client_publishes_that_has_forgotten_is_not_taken_for_what_it_had_published_before() {
+    let site = with_a_subscription_and_a_crash(Site::new().await).await;
+    let mut client = kept(&site, "dev", 0).await;
+    client.send(&publish_v4("t", 2, 5, b"another")).await;
+    client.expect(&pubrec(5)).await;
+    client.send(&again(publish_v4("t", 2, 5, b"another"))).await;
+    client.expect(&pubrec(5)).await;
+    assert_eq!(site.stored().await.len(), 2);
+    let site = site.crash_and_restart().await;
+    let mut client = kept(&site, "dev", 0).await;
+    client.send(&again(publish_v4("t", 2, 5, b"another"))).await;
+    client.expect(&pubrec(5)).await;
+    client.send(&pubrel(5)).await;
+    client.expect(&pubcomp(5)).await;
+    assert_eq!(site.stored().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_replaces_a_left_over_publish_in_another_journal_leaves_no_fact_behind() {
+    let plan = Plan { two_journals: true, ..Plan::default() };
+    let site = with_a_subscription_and_a_crash(Site::planned(plan).await).await;
+    let mut client = kept(&site, "dev", 0).await;
+    client.send(&publish_v4("other/t", 2, 5, b"another")).await;
+    client.expect(&pubrec(5)).await;
+    site.until("the old fact is gone", || site.journal.facts(b"q").is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_is_not_asked_for_in_a_minute_is_forgotten() {
+    let site = with_a_subscription_and_a_crash(Site::new().await).await;
+    let client = kept(&site, "dev", 0).await;
+    site.clock.advance(61_000);
+    drop(client);
+    site.until("the fact is gone", || site.journal.facts(b"q").is_empty()).await;
+    kept(&site, "dev", 1).await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_takes_the_note_of_its_subscriptions_with_it() {
+    let site = with_a_subscription_and_a_crash(Site::new().await).await;
+    drop(site.v4("dev").await);
+    assert!(site.journal.facts(b"s").is_empty());
+    assert!(site.journal.facts(b"q").is_empty());
+    let mut client = kept(&site, "dev", 0).await;
+    client.send(&subscribe_v4("z", 1)).await;
+    client.expect(&[0x90, 3, 0, 1, 1]).await;
+    let site = site.crash_and_restart().await;
+    site.until("nothing else is left of it", || site.journal.facts(b"s").is_empty()).await;
+    kept(&site, "dev", 0).await;
 }

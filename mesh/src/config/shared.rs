@@ -26,7 +26,7 @@ settings! {
         max_event: Size = "1MiB" in "64KiB" ..= "6MiB",
         /// Largest batch of events.
         max_batch: Size = "4MiB" in "64KiB" ..= "64MiB",
-        /// Most connections at a time; one more takes the place of the one that has been idle for longest.
+        /// Most connections at a time; one more takes the place of the one that has been idle, or has stalled in a request, for longest.
         max_connections: usize = "1024" in "1" ..= "65536",
         /// A connection without a request is closed after so long.
         idle_timeout: Duration = "120s" in "1s" ..= "1d",

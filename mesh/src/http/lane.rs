@@ -28,6 +28,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connection::Peer;
+use super::crowd::Unfinished;
 use super::limits::SMALL_BODY;
 use super::request::RequestBody;
 use super::server::{Quick, Shared};
@@ -127,6 +128,8 @@ impl<'a> Lane<'a> {
                 self.read = BytesMut::new();
                 self.more().await?
             } else {
+                let mut unfinished = Unfinished::new(self.peer);
+                unfinished.set(self.read.len());
                 match tokio::time::timeout(PATIENCE, self.more()).await {
                     Ok(more) => more?,
                     // hyper and the sweep keep the time and the pace of whoever is slow.
@@ -149,7 +152,7 @@ impl<'a> Lane<'a> {
             () = shutdown.cancelled() => return Ok(false),
         };
         while n > 0 {
-            self.peer.watch.read_some();
+            self.peer.watch.head_begun();
             if n < READ_BYTES || self.read.len() >= MAX_BYTES || begins_large(&self.read) {
                 break;
             }
@@ -225,13 +228,13 @@ async fn write_all(tcp: &TcpStream, peer: &Peer, mut out: &[u8]) -> io::Result<(
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => out = out.get(n..).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                peer.watch.wrote(true);
+                peer.wrote(true);
                 tcp.writable().await?;
             }
             Err(e) => return Err(e),
         }
     }
-    peer.watch.wrote(false);
+    peer.wrote(false);
     Ok(())
 }
 

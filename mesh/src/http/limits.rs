@@ -11,23 +11,29 @@ pub(super) const SMALL_BODY: usize = 16 << 10;
 /// Limits of one listener. The defaults suit a small board.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. One more closes the one that has been idle for longest, or is refused if none is.
+    /// Connections at once. One more closes the one that has been idle for longest, else the one that stalls in the middle of a request
+    /// for longest; it is refused if there is none.
     pub connections: usize,
-    /// Bytes of a request's head; at least 8 KiB.
+    /// Bytes of a request's head; at least 8 KiB. An event of [`LEAST_EVENT_BYTES`] may consist of attributes alone.
     pub header_bytes: usize,
+    /// Headers of a request (HTTP/1.1; over HTTP/2 only their bytes count).
+    pub headers: usize,
     /// How long a request's head may take from its first byte.
     pub header_time: Duration,
     /// Bytes of one event, and of any other body that is read whole. Never below [`LEAST_EVENT_BYTES`].
     pub event_bytes: usize,
     /// Bytes of a batch of events.
     pub batch_bytes: usize,
-    /// Bytes of all bodies together that are held at once, small ones not counted. Never below `batch_bytes`.
+    /// Bytes of all large bodies together that are held at once. Never below `batch_bytes`.
     pub bodies_bytes: usize,
+    /// Bytes of all else together that is held for requests that are not here to their end: heads, small bodies, and 8 KiB (4 KiB for a
+    /// stream of HTTP/2) for each.
+    pub unfinished_bytes: usize,
     /// How long a connection may be without a request.
     pub idle: Duration,
     /// How slowly a body may come, in bytes per second, after `body_grace`.
     pub body_rate: u32,
-    /// How long a body may take whatever its rate; and how long a peer may leave our answer unread.
+    /// How long a body may take whatever its rate; how long nothing of it may come; and how long a peer may leave our answer unread.
     pub body_grace: Duration,
     /// How long a request may wait for room in a journal before it is answered 503.
     pub busy_wait: Duration,
@@ -48,19 +54,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
-            header_bytes: 16 << 10,
+            header_bytes: 80 << 10,
+            headers: 256,
             header_time: Duration::from_secs(10),
             event_bytes: 1 << 20,
             batch_bytes: 4 << 20,
             bodies_bytes: 8 << 20,
+            unfinished_bytes: 3 << 20,
             idle: Duration::from_secs(120),
             body_rate: 128,
             body_grace: Duration::from_secs(20),
             busy_wait: Duration::from_secs(10),
             room_wait: Duration::from_secs(30),
-            streams: 128,
-            stream_window: 64 << 10,
-            connection_window: 256 << 10,
+            streams: 32,
+            stream_window: 32 << 10,
+            connection_window: 64 << 10,
             drain: Duration::from_secs(5),
         }
     }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http_body::Body as _;
@@ -16,8 +17,10 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::connection::Peer;
+use super::crowd::{EACH_BYTES, EACH_STREAM_BYTES, Unfinished};
 use super::limits::SMALL_BODY;
 use super::router::Pattern;
 use super::{Body, BodyError, Limits};
@@ -33,6 +36,10 @@ const POLITE_BYTES: usize = 8 << 20;
 
 /// How long that may take.
 const POLITE_TIME: Duration = Duration::from_secs(3);
+
+/// How much of a body that nobody wanted is still read behind the answer over HTTP/2, and how long that may take.
+const REST_BYTES: usize = 64 << 10;
+const REST_TIME: Duration = Duration::from_secs(2);
 
 /// A request that has passed the door.
 #[derive(Debug)]
@@ -52,9 +59,53 @@ pub struct Request {
 #[derive(Debug)]
 pub(super) enum RequestBody {
     /// As hyper reads it.
-    Incoming(Incoming),
+    Incoming(Unread),
     /// Whole; empty once taken.
     Whole(Bytes),
+}
+
+/// A body of which the rest may have to be read for the sake of the peer.
+///
+/// An answer that is given before the body was read would be followed, over HTTP/2, by RST_STREAM, and there are clients that
+/// then throw the answer away (curl 7.88). So a small rest is read and dropped behind the answer.
+#[derive(Debug)]
+pub(super) struct Unread {
+    body: Option<Incoming>,
+    /// Who owns the task that reads the rest; `None`: there is no need.
+    tasks: Option<TaskTracker>,
+}
+
+impl Unread {
+    pub(super) fn new(body: Incoming, tasks: Option<TaskTracker>) -> Self {
+        Self { body: Some(body), tasks }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some((mut body, tasks)) = self.body.take().zip(self.tasks.take()).filter(|(body, _)| !body.is_end_stream())
+        else {
+            return;
+        };
+        let rest = async move {
+            let mut left = REST_BYTES;
+            while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(len) {
+                    Some(fewer) => left = fewer,
+                    None => break,
+                }
+            }
+        };
+        tasks.spawn(async move {
+            // Whether it came or not, the stream ends here.
+            let _ = tokio::time::timeout(REST_TIME, rest).await;
+        });
+    }
 }
 
 impl Request {
@@ -125,8 +176,9 @@ impl Request {
             }
             return Err(BodyError::TooLarge { limit });
         }
-        let mut slow = Slowness::new(&self.peer);
-        let Some(first) = self.piece(&mut slow).await? else { return Ok(Bytes::new()) };
+        let each = if self.head.version == Version::HTTP_2 { EACH_STREAM_BYTES } else { EACH_BYTES };
+        let mut slow = Slowness::new(&self.peer, each);
+        let Some(first) = self.piece(&mut slow, 0).await? else { return Ok(Bytes::new()) };
         if first.len() > limit {
             self.throw_away().await;
             return Err(BodyError::TooLarge { limit });
@@ -134,7 +186,7 @@ impl Request {
         if matches!(&self.body, RequestBody::Incoming(body) if body.is_end_stream()) {
             return Ok(first);
         }
-        let Some(second) = self.piece(&mut slow).await? else { return Ok(first) };
+        let Some(second) = self.piece(&mut slow, first.len()).await? else { return Ok(first) };
         let mut whole = BytesMut::with_capacity(told.unwrap_or(first.len() + second.len()).min(SMALL_BODY));
         whole.extend_from_slice(&first);
         let mut next = Some(second);
@@ -147,11 +199,14 @@ impl Request {
             // Only who has sent so much stands in line: a crowd that promises large bodies and sends none does not.
             if self.room.is_none() && len > SMALL_BODY {
                 let all = told.unwrap_or(limit);
+                slow.hold(&self.peer, len);
                 self.take_room(all, len).await?;
                 whole.reserve(told.map_or(piece.len(), |told| told.saturating_sub(whole.len())));
             }
             whole.extend_from_slice(&piece);
-            next = self.piece(&mut slow).await?;
+            // What has room of its own counts there.
+            let here = if self.room.is_some() { 0 } else { whole.len() };
+            next = self.piece(&mut slow, here).await?;
         }
         Ok(whole.freeze())
     }
@@ -171,7 +226,8 @@ impl Request {
         Ok(())
     }
 
-    async fn piece(&mut self, slow: &mut Slowness) -> Result<Option<Bytes>, BodyError> {
+    /// The next piece; `here` bytes are held meanwhile.
+    async fn piece(&mut self, slow: &mut Slowness, here: usize) -> Result<Option<Bytes>, BodyError> {
         let is_over = || self.room.as_ref().is_some_and(|held| self.peer.room.is_over(held));
         if is_over() {
             return Err(BodyError::Overdue);
@@ -183,6 +239,7 @@ impl Request {
         let piece = match ready {
             Poll::Ready(piece) => piece,
             Poll::Pending => loop {
+                slow.hold(&self.peer, here);
                 let (until, now) = (slow.deadline(), Instant::now());
                 let look = if self.room.is_some() { until.min(now + LOOK) } else { until };
                 match tokio::time::timeout_at(look, reading.as_mut()).await {
@@ -196,6 +253,8 @@ impl Request {
         let piece = piece.transpose()?;
         let len = piece.as_ref().map_or(0, Bytes::len);
         slow.received += len;
+        slow.last = None;
+        self.peer.watch.came(len);
         if let Some(held) = &self.room {
             held.arrived(len);
         }
@@ -218,7 +277,7 @@ impl Request {
 
 async fn next_piece(body: &mut RequestBody) -> Option<Result<Bytes, hyper::Error>> {
     let body = match body {
-        RequestBody::Incoming(body) => body,
+        RequestBody::Incoming(unread) => unread.body.as_mut()?,
         RequestBody::Whole(bytes) => return Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
     };
     loop {
@@ -234,21 +293,34 @@ async fn next_piece(body: &mut RequestBody) -> Option<Result<Bytes, hyper::Error
     }
 }
 
-/// Until when the next byte of a body must be here.
+/// Until when the next byte of a body must be here, and what is held until then.
 struct Slowness {
     start: Option<Instant>,
+    /// When the last piece came.
+    last: Option<Instant>,
+    unfinished: Option<Unfinished>,
+    each: usize,
     grace: Duration,
     rate: u32,
     received: usize,
 }
 
 impl Slowness {
-    fn new(peer: &Peer) -> Self {
-        Self { start: None, grace: peer.limits.body_grace, rate: peer.limits.body_rate.max(1), received: 0 }
+    fn new(peer: &Peer, each: usize) -> Self {
+        let (grace, rate) = (peer.limits.body_grace, peer.limits.body_rate.max(1));
+        Self { start: None, last: None, unfinished: None, each, grace, rate, received: 0 }
+    }
+
+    /// So much of the body is held while the rest is waited for.
+    fn hold(&mut self, peer: &Arc<Peer>, bytes: usize) {
+        self.unfinished.get_or_insert_with(|| Unfinished::new(peer)).set(self.each + bytes);
     }
 
     fn deadline(&mut self) -> Instant {
-        let start = *self.start.get_or_insert_with(Instant::now);
-        start + self.grace + Duration::from_secs(self.received as u64 / u64::from(self.rate))
+        let last = *self.last.get_or_insert_with(Instant::now);
+        let start = *self.start.get_or_insert(last);
+        let by_rate = start + self.grace + Duration::from_secs(self.received as u64 / u64::from(self.rate));
+        // What came fast buys no silence.
+        by_rate.min(last + self.grace)
     }
 }

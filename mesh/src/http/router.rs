@@ -88,6 +88,11 @@ impl Router {
         })
     }
 
+    /// Whether the ingress answers all other paths.
+    pub(super) fn has_ingress(&self) -> bool {
+        self.ingress.is_some()
+    }
+
     /// The ingress, if a `POST` to this path is for it.
     pub(super) fn ingress_for(&self, path: &str) -> Option<&Arc<Ingress>> {
         self.ingress.as_ref().filter(|_| self.falls_back(&Method::POST, path))

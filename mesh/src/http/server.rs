@@ -2,7 +2,7 @@
 //!
 //! Every connection is a task of its own, owned by a tracker; HTTP/1.1 and HTTP/2 (prior knowledge or ALPN) come to the same
 //! port, and hyper speaks both, but for the plainest of requests (see `lane`). Once a second a sweep closes what is overdue (see `connection`). With all places taken a newcomer gets that of the
-//! connection that has been idle for longest, so that idle peers never shut others out. Shutdown: no new connections, requests
+//! connection that has been idle, or has stalled, for longest (see `crowd`), so that such peers never shut others out. Shutdown: no new connections, requests
 //! in flight are answered within the drain time, then what is left is cut.
 
 use std::convert::Infallible;
@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::request::Parts;
+use http::{StatusCode, header};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -23,16 +23,16 @@ use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{InFlight, Peer, Stream, StreamKind, Watch};
-use super::ingress::{ACCEPTED, Begun, Ingress};
+use super::crowd::Crowd;
+use super::ingress::{ACCEPTED, ALLOWED, Begun, Ingress};
 use super::lane::{self, Lane};
 use super::metrics::{Counter, Gauge, Metrics};
-use super::request::RequestBody;
+use super::request::{RequestBody, Unread};
 use super::router::{Found, nothing};
 use super::{Door, Limits, Request, Response, Router, respond};
 use crate::door::ServerTls;
@@ -74,6 +74,7 @@ pub struct ServerMetrics {
     connections: Gauge,
     accepted: Counter,
     closed_overdue: Counter,
+    evicted: Counter,
     refused: Counter,
     by_class: [Counter; 5],
 }
@@ -91,6 +92,11 @@ impl ServerMetrics {
             closed_overdue: metrics.counter(
                 "godwit_http_connections_overdue",
                 "HTTP connections closed because they were idle or too slow.",
+                &[],
+            ),
+            evicted: metrics.counter(
+                "godwit_http_connections_evicted",
+                "HTTP connections closed to make room for others: idle or stalled for longest.",
                 &[],
             ),
             refused: metrics.counter(
@@ -129,7 +135,7 @@ pub(super) struct Shared {
     start: Instant,
     tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
-    open: Mutex<Vec<Open>>,
+    crowd: Arc<Crowd>,
     next: AtomicU64,
     date: Mutex<Date>,
 }
@@ -148,13 +154,6 @@ pub(super) struct Quick {
     ingress: Arc<Ingress>,
     begun: Begun,
     in_flight: InFlight,
-}
-
-/// An open connection as the sweep sees it.
-struct Open {
-    id: u64,
-    peer: Arc<Peer>,
-    task: AbortHandle,
 }
 
 /// Runs the tasks of HTTP/2 streams under the server's tracker.
@@ -198,11 +197,11 @@ impl Server {
             http: protocols(&self.limits, Tracked(tasks.clone())),
             limits: self.limits.clone(),
             room: Arc::new(Room::new(self.limits.bodies_bytes)),
+            crowd: Arc::new(Crowd::new(self.limits.unfinished_bytes, metrics.evicted.clone())),
             metrics,
             start: Instant::now(),
             tasks,
             shutdown,
-            open: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
             date: Mutex::default(),
         });
@@ -218,7 +217,7 @@ impl Server {
                         tokio::time::sleep(NO_DESCRIPTORS_PAUSE).await;
                     }
                 },
-                _ = sweep.tick(), if shared.has_connections() => shared.sweep(),
+                _ = sweep.tick(), if !shared.crowd.is_empty() => shared.sweep(),
                 () = shared.shutdown.cancelled() => break,
             }
         }
@@ -226,7 +225,7 @@ impl Server {
         shared.tasks.close();
         if tokio::time::timeout(self.limits.drain, shared.tasks.wait()).await.is_err() {
             tracing::warn!(addr = %self.addr, "some HTTP connections did not end in time and are cut");
-            shared.cut_all();
+            shared.crowd.end_where(|_| true);
         }
     }
 }
@@ -242,6 +241,7 @@ fn protocols(limits: &Limits, executor: Tracked) -> auto::Builder<Tracked> {
     builder
         .http1()
         .max_buf_size(limits.header_bytes)
+        .max_headers(limits.headers)
         // The sweep keeps the time, without a timer for each connection.
         .header_read_timeout(None);
     builder
@@ -250,7 +250,7 @@ fn protocols(limits: &Limits, executor: Tracked) -> auto::Builder<Tracked> {
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buf_size(64 << 10)
+        .max_send_buf_size(16 << 10)
         .max_frame_size(16 << 10);
     builder
 }
@@ -259,11 +259,6 @@ impl Shared {
     /// Gives a new connection a place and a task, or drops it.
     fn admit(self: &Arc<Self>, tcp: TcpStream, addr: SocketAddr, tls: Option<ServerTls>) {
         self.metrics.accepted.add(1);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= self.limits.connections && !evict(&mut open) {
-            self.metrics.refused.add(1);
-            return;
-        }
         let _ = tcp.set_nodelay(true);
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE));
         let watch = Watch::new(self.start);
@@ -274,35 +269,29 @@ impl Shared {
             shutdown: self.shutdown.clone(),
             credentials: self.door.credentials.clone(),
             watch,
+            crowd: self.crowd.clone(),
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let place = Place { shared: self.clone(), id };
-        self.metrics.connections.add(1);
-        let task = self.tasks.spawn(connection(place, tcp, peer.clone(), tls)).abort_handle();
-        open.push(Open { id, peer, task });
-    }
-
-    /// Whether there is anything to sweep: an idle server wakes nobody.
-    fn has_connections(&self) -> bool {
-        !self.open.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let admitted = self.crowd.admit(id, peer.clone(), self.limits.connections, || {
+            self.metrics.connections.add(1);
+            let place = Place { shared: self.clone(), id };
+            self.tasks.spawn(connection(place, tcp, peer, tls)).abort_handle()
+        });
+        if !admitted {
+            self.metrics.refused.add(1);
+        }
     }
 
     /// Closes what is overdue.
     fn sweep(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for connection in open.iter() {
-            if let Some(why) = connection.peer.watch.overdue(&self.limits) {
-                tracing::debug!(peer = %connection.peer.addr, why, "closing an HTTP connection");
+        self.crowd.end_where(|peer| {
+            let overdue = peer.watch.overdue(&self.limits);
+            if let Some(why) = overdue {
+                tracing::debug!(peer = %peer.addr, why, "closing an HTTP connection");
                 self.metrics.closed_overdue.add(1);
-                connection.task.abort();
             }
-        }
-    }
-
-    fn cut_all(&self) {
-        for connection in self.open.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            connection.task.abort();
-        }
+            overdue.is_some()
+        });
     }
 
     /// The time for `Date` headers, written once a second.
@@ -363,10 +352,23 @@ impl Shared {
     async fn route(&self, head: Parts, body: RequestBody, peer: Arc<Peer>) -> Response {
         let found = self.router.find(&head.method, head.uri.path());
         let open = matches!(found, Found::Handler(_, _, true));
+        let of_ingress = matches!(found, Found::Handler(_, None, _)) && self.router.has_ingress();
+        let refused = |mut response: Response| {
+            if of_ingress {
+                response.headers_mut().insert(header::ALLOW, ALLOWED); // D1: on every answer
+            }
+            response
+        };
         let identity = match self.door.admit(&head, open).await {
             Ok(identity) => identity,
-            Err(response) => return response,
+            Err(response) => return refused(response),
         };
+        if let Some(coding) = unknown_coding(&head.headers) {
+            return refused(respond::closing(respond::problem(
+                StatusCode::NOT_IMPLEMENTED,
+                format_args!("the body has the transfer coding {coding}: only chunked is taken here"),
+            )));
+        }
         match found {
             Found::Handler(handler, route, _) => {
                 handler(Request { head, body, identity, peer, route: route.cloned(), room: None }).await
@@ -377,12 +379,12 @@ impl Shared {
     }
 }
 
-/// Makes room by closing the connection that has been idle for longest; `false` if none is idle.
-fn evict(open: &mut Vec<Open>) -> bool {
-    let idlest = open.iter().enumerate().filter_map(|(at, c)| Some((c.peer.watch.idle_since()?, at))).min();
-    let Some((_, at)) = idlest else { return false };
-    open.swap_remove(at).task.abort();
-    true
+/// A transfer coding other than chunked: kept as it is, coded data would reach subscribers without the word that says so
+/// (RFC 9112, 6.1).
+fn unknown_coding(headers: &http::HeaderMap) -> Option<&str> {
+    let all = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let mut codings = all.flat_map(|value| value.to_str().unwrap_or("in no letters").split(',')).map(str::trim);
+    codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("chunked"))
 }
 
 /// A connection's place in the list, given back when its task ends or is cut.
@@ -394,11 +396,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.metrics.connections.add(-1);
-        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not there if it was evicted.
-        if let Some(at) = open.iter().position(|c| c.id == self.id) {
-            open.swap_remove(at);
-        }
+        self.shared.crowd.remove(self.id);
     }
 }
 
@@ -422,10 +420,12 @@ async fn connection(place: Place, tcp: TcpStream, peer: Arc<Peer>, tls: Option<S
             }
         },
     };
-    let stream = TokioIo::new(Stream { kind, before, peer: peer.clone() });
+    let stream = TokioIo::new(Stream { kind, before, instead: Bytes::new(), peer: peer.clone() });
     let service = service_fn(|request: http::Request<Incoming>| {
         let (shared, peer) = (place.shared.clone(), peer.clone());
         let (head, body) = request.into_parts();
+        // Over HTTP/1.1 hyper sees to the rest itself.
+        let body = Unread::new(body, (head.version == http::Version::HTTP_2).then(|| shared.tasks.clone()));
         async move { Ok::<_, Infallible>(shared.answer(head, RequestBody::Incoming(body), peer).await) }
     });
     let mut serving = std::pin::pin!(shared.http.serve_connection(stream, service));

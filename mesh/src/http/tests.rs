@@ -17,7 +17,7 @@ use super::{Body, Door, Limits, Request, Response, Router, Server, ServerMetrics
 use crate::door::{ClientTls, Credentials, CredentialsFile, HostRule, ServerTls};
 
 /// A server that runs until the end of its test.
-struct Running {
+pub(super) struct Running {
     addr: SocketAddr,
     metrics: Metrics,
     shutdown: CancellationToken,
@@ -25,7 +25,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(router: Router, door: Door, limits: Limits) -> Self {
+    pub(super) async fn start(router: Router, door: Door, limits: Limits) -> Self {
         let metrics = Metrics::new();
         let server = Server::bind("127.0.0.1:0".parse().expect("address"), None, limits).await.expect("a free port");
         let (addr, shutdown) = (server.local_addr(), CancellationToken::new());
@@ -33,28 +33,28 @@ impl Running {
         Self { addr, metrics, shutdown, task }
     }
 
-    async fn echo(limits: Limits) -> Self {
+    pub(super) async fn echo(limits: Limits) -> Self {
         Self::start(echo(), Door::default(), limits).await
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.expect("connected")
     }
 
     /// Sends bytes on a new connection and returns all that comes until the server closes it.
-    async fn send(&self, bytes: &str) -> String {
+    pub(super) async fn send(&self, bytes: &str) -> String {
         let mut tcp = self.connect().await;
         tcp.write_all(bytes.as_bytes()).await.expect("sent");
         read_all(&mut tcp).await
     }
 
-    fn metric(&self, line: &str) -> Option<String> {
+    pub(super) fn metric(&self, line: &str) -> Option<String> {
         let text = self.metrics.render(super::metrics::Format::Prometheus);
         text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' ').map(str::to_owned))
     }
 }
 
-async fn read_all(tcp: &mut TcpStream) -> String {
+pub(super) async fn read_all(tcp: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), tcp.read_to_end(&mut bytes)).await;
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -64,7 +64,7 @@ async fn read_all(tcp: &mut TcpStream) -> String {
     }
 }
 
-fn echo() -> Router {
+pub(super) fn echo() -> Router {
     Router::new()
         .route(Method::POST, "/echo", |mut request: Request| async move {
             let limit = request.limits().event_bytes;
@@ -80,11 +80,11 @@ fn echo() -> Router {
         .open(Method::GET, "/healthz", |_| async { respond::text(StatusCode::OK, "ok") })
 }
 
-fn post(body: &str) -> String {
+pub(super) fn post(body: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn status(answer: &str) -> &str {
+pub(super) fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or(answer)
 }
 

@@ -203,6 +203,12 @@ impl Journal {
         Ok(receipt)
     }
 
+    /// Whether this and the other are handles of one journal.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Resolves when an append that was refused as `Busy` is worth another try.
     pub async fn room(&self) {
         let limits = *self.0.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

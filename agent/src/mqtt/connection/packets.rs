@@ -1,8 +1,13 @@
 //! What a client says beside publishing: subscribe, unsubscribe, acknowledge, ping, goodbye.
 
-use rumqttd::protocol::{DisconnectReasonCode, Packet, PubRecReason, SubscribeReasonCode, UnsubAckReason};
+use std::future::Future;
+use std::pin::Pin;
 
-use super::{Connection, End};
+use godwit_mesh::journal::Refused;
+use rumqttd::protocol::{DisconnectReasonCode, Packet, PubRecReason, SubscribeReasonCode, UnsubAckReason};
+use tracing::warn;
+
+use super::{Connection, End, RETRY_PAUSE};
 use crate::mqtt::packet::topic::filter_is_valid;
 use crate::mqtt::packet::{Fault, control};
 use crate::mqtt::subscriptions::Options;
@@ -52,6 +57,26 @@ impl Connection {
                 self.disconnect(disconnect.reason_code, expiry);
             }
             _ => self.fault(Fault::protocol("a packet that a client must not send")),
+        }
+    }
+
+    /// Before the first subscription of a session that outlives this connection: what to wait for, so that SUBACK leaves only when
+    /// it is on disk that there is one.
+    pub(super) fn note_subscription(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        match self.seat.note_subscription() {
+            Ok(None) => None,
+            Ok(Some(receipt)) => Some(Box::pin(async move {
+                // Refused at last: the disk fails, and after the next start the client may be told of subscriptions that it has not.
+                // It would find out by the same failure of all that it publishes.
+                if let Err(refused) = receipt.await {
+                    warn!(%refused, "a subscription could not be noted");
+                }
+            })),
+            Err(Refused::Busy) => Some(Box::pin(tokio::time::sleep(RETRY_PAUSE))),
+            Err(refused) => {
+                warn!(%refused, "a subscription could not be noted");
+                None
+            }
         }
     }
 

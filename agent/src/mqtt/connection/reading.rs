@@ -175,6 +175,13 @@ impl Connection {
                 Stop::Fault(fault) => self.fault(fault),
                 Stop::Other => {
                     let Ok(Some(frame)) = Frame::next(rest, usize::MAX) else { return };
+                    if frame.kind() == kind::SUBSCRIBE
+                        && let Some(noted) = self.note_subscription()
+                    {
+                        self.input = rest.to_vec();
+                        self.waiting = Waiting::For(noted);
+                        return;
+                    }
                     at += frame.whole.len();
                     match control::decode(&frame, self.flow.version) {
                         Ok(packet) => self.handle(packet, out),

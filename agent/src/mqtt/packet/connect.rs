@@ -73,6 +73,9 @@ impl Connect {
             (Version::V5, super::reason::TOPIC_NAME_INVALID) => {
                 Refusal::Answer(version, ConnectReturnCode::TopicNameInvalid)
             }
+            (Version::V5, super::reason::RETAIN_NOT_SUPPORTED) => {
+                Refusal::Answer(version, ConnectReturnCode::RetainNotSupported)
+            }
             (Version::V5, _) => Refusal::Answer(version, ConnectReturnCode::ProtocolError),
         };
         let checked = Checked::read(frame.body, version, limits).map_err(malformed)?;
@@ -153,6 +156,11 @@ impl<'a> Checked<'a> {
         }
         if version == Version::V4 && password && !user_name {
             return Err(Fault::malformed("a password without a user name"));
+        }
+        if version == Version::V5 && will_retain {
+            // 5.0, 3.2.2.3.5: CONNACK says that nothing is retained, so such a will is refused. 3.1.1 has no word for it: there the
+            // will is published as any other.
+            return Err(Fault::new(super::reason::RETAIN_NOT_SUPPORTED, "a will that is to be retained"));
         }
         wire.u16()?;
         let mut checked = Self { auth_method: false, password: None, will_properties: Vec::new() };
@@ -241,11 +249,19 @@ mod tests {
     #[test]
     fn a_will_keeps_its_properties_in_order_without_the_delay() {
         let properties = b"\x26\0\x01k\0\x01v\x18\0\0\0\x05\x26\0\x01j\0\x01w";
-        let body = [&b"\0\x04MQTT\x05\x36\0\x3c\0\0\x01a"[..], &[19], properties, b"\0\x01t\0\x02hi"].concat();
+        let body = [&b"\0\x04MQTT\x05\x16\0\x3c\0\0\x01a"[..], &[19], properties, b"\0\x01t\0\x02hi"].concat();
         let will = read(&body).expect("well-formed").will.expect("a will");
-        assert_eq!((will.delay_seconds, will.qos, will.retain), (5, 2, true));
+        assert_eq!((will.delay_seconds, will.qos, will.retain), (5, 2, false));
         assert_eq!(will.properties, b"\x26\0\x01k\0\x01v\x26\0\x01j\0\x01w");
         assert_eq!((&will.topic[..], &will.payload[..]), ("t", &b"hi"[..]));
+    }
+
+    #[test]
+    fn a_will_to_be_retained_is_refused_where_connack_says_that_nothing_is() {
+        let v5 = read(b"\0\x04MQTT\x05\x26\0\x3c\0\0\x01a\0\0\x01t\0\x01m");
+        assert_eq!(v5.map(|_| ()), Err(Refusal::Answer(Version::V5, ConnectReturnCode::RetainNotSupported)));
+        let v4 = read(b"\0\x04MQTT\x04\x26\0\x3c\0\x01a\0\x01t\0\x01m").expect("3.1.1 cannot be told");
+        assert!(v4.will.expect("a will").retain);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(in crate::mqtt) struct Publish<'a> {
     pub(in crate::mqtt) alias: Option<u16>,
     pub(in crate::mqtt) qos: u8,
     pub(in crate::mqtt) retain: bool,
+    /// The client says that it may have sent it before.
+    pub(in crate::mqtt) dup: bool,
     /// 0 at QoS 0.
     pub(in crate::mqtt) packet_id: u16,
     /// Raw MQTT 5 properties in order, without their length.
@@ -49,6 +51,7 @@ impl<'a> Publish<'a> {
             alias: None,
             qos,
             retain: frame.first & 1 != 0,
+            dup: frame.first & 8 != 0,
             packet_id,
             properties: &[],
             alias_at: 0,

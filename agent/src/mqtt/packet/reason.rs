@@ -16,4 +16,5 @@ pub(in crate::mqtt) const RECEIVE_MAXIMUM_EXCEEDED: u8 = 0x93;
 pub(in crate::mqtt) const TOPIC_ALIAS_INVALID: u8 = 0x94;
 pub(in crate::mqtt) const PACKET_TOO_LARGE: u8 = 0x95;
 pub(in crate::mqtt) const QUOTA_EXCEEDED: u8 = 0x97;
+pub(in crate::mqtt) const RETAIN_NOT_SUPPORTED: u8 = 0x9a;
 pub(in crate::mqtt) const ADMINISTRATIVE: u8 = 0x98;

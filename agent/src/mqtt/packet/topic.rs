@@ -30,7 +30,7 @@ pub(in crate::mqtt) fn check_name(topic: &str, limits: &Limits) -> Result<(), Fa
 /// Whether a topic filter is well-formed: `#` only as the last level, `+` only as a whole level (5.0, 4.7.1), within the
 /// limits.
 pub(in crate::mqtt) fn filter_is_valid(filter: &str, limits: &Limits) -> bool {
-    if filter.is_empty() || filter.len() > limits.max_topic_bytes {
+    if filter.is_empty() || filter.len() > limits.max_filter_bytes {
         return false;
     }
     let mut levels = 0;

@@ -33,7 +33,7 @@ const ARRIVAL: &str = "knativearrivaltime";
 /// The attribute that says from which agent an event came.
 const AGENT: &str = "godwitagent";
 
-const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
+pub(in crate::http) const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");

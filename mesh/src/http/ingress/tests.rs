@@ -138,6 +138,14 @@ async fn d4_d10_a_binary_event_is_stored_as_it_came_with_its_arrival() {
 }
 
 #[tokio::test]
+async fn what_the_door_refuses_says_what_the_ingress_allows_too() {
+    let site = Site::start().await;
+    let headers: Vec<_> = BINARY.iter().copied().chain([("via", "1.1 proxy")]).collect();
+    let answer = site.post(&headers, "{}").await;
+    assert_eq!((answer.status, answer.header("allow")), (StatusCode::FORBIDDEN, "POST, OPTIONS"), "{}", answer.text);
+}
+
+#[tokio::test]
 async fn d4_a_structured_event_keeps_the_bytes_of_its_data() {
     let site = Site::start().await;
     let body = "{\"specversion\":\"1.0\",\"id\":\"7\",\"source\":\"/s\",\"type\":\"t\",\"data\":{\"b\":1.10,\n\"a\":12345678901234567890}}";
