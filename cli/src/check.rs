@@ -177,11 +177,11 @@ mod tests {
 
     #[test]
     fn what_does_not_run_yet_and_a_name_twice_are_warnings() {
-        let sequence = "apiVersion: flows.knative.dev/v1\nkind: Sequence\nmetadata: {name: s}\nspec: {steps: []}\n";
-        let (lines, errors) = lines(&[("a.yaml", GOOD), ("b.yaml", &format!("{GOOD}---\n{sequence}"))], false);
+        let sink = "apiVersion: sinks.knative.dev/v1alpha1\nkind: JobSink\nmetadata: {name: s}\nspec: {job: {}}\n";
+        let (lines, errors) = lines(&[("a.yaml", GOOD), ("b.yaml", &format!("{GOOD}---\n{sink}"))], false);
         assert_eq!(lines[0], "trigger/good ok");
         assert!(lines[1].starts_with("trigger/good warning: the one in a.yaml"), "{lines:?}");
-        assert!(lines[2].starts_with("sequence/s warning: ") && lines[2].contains("NotImplemented"), "{lines:?}");
+        assert!(lines[2].starts_with("jobsink/s warning: ") && lines[2].contains("NotImplemented"), "{lines:?}");
         assert_eq!(errors, 0);
     }
 

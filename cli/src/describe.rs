@@ -117,9 +117,6 @@ fn delivery(live: &Value) -> String {
         text.push_str(&format!("retry: event {offset} has failed {failed} times, again in {next} ms\n"));
     }
     // As events a second, where the server counts them.
-    if let Some(rate) = live["rate"].as_f64() {
-        text.push_str(&format!("rate: {rate:.1} events/s\n"));
-    }
     text
 }
 
@@ -207,9 +204,9 @@ mod tests {
         }));
         assert_eq!(
             text,
-            "\npending: 7\ncursor: 3\nlast error: refused (500 from http://x/)\n\
+            "\npending: 7\ncursor: 3\nrate: 2.25 events a second, over the last minute\nlast error: refused (500 from http://x/)\n\
              last error at: 2026-01-01T00:00:00Z\nanswered: try\\u{1b} later\n\
-             retry: event 3 has failed 2 times, again in 900 ms\nrate: 2.2 events/s\n"
+             retry: event 3 has failed 2 times, again in 900 ms\n"
         );
     }
 }

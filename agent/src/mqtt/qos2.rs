@@ -32,7 +32,7 @@ use tracing::debug;
 /// First byte of the keys of these facts in a journal.
 const SPACE: u8 = b'q';
 /// First byte of the keys of the facts that say that a session has subscriptions.
-const NOTES: u8 = b's';
+const NOTES: u8 = b'n';
 /// Version of the fact's value.
 const VALUE_VERSION: u8 = 1;
 

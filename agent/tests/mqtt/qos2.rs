@@ -159,7 +159,7 @@ async fn with_a_subscription_and_a_crash(site: Site) -> Site {
     client.expect(&pubrec(5)).await;
     client.send(&subscribe_v4("z", 1)).await;
     client.expect(&[0x90, 3, 0, 1, 1]).await;
-    assert_eq!(site.journal.facts(b"s").len(), 1, "durable before SUBACK");
+    assert_eq!(site.journal.facts(b"n").len(), 1, "durable before SUBACK");
     site.crash_and_restart().await
 }
 
@@ -220,12 +220,12 @@ async fn what_is_not_asked_for_in_a_minute_is_forgotten() {
 async fn a_session_that_ends_takes_the_note_of_its_subscriptions_with_it() {
     let site = with_a_subscription_and_a_crash(Site::new().await).await;
     drop(site.v4("dev").await);
-    assert!(site.journal.facts(b"s").is_empty());
+    assert!(site.journal.facts(b"n").is_empty());
     assert!(site.journal.facts(b"q").is_empty());
     let mut client = kept(&site, "dev", 0).await;
     client.send(&subscribe_v4("z", 1)).await;
     client.expect(&[0x90, 3, 0, 1, 1]).await;
     let site = site.crash_and_restart().await;
-    site.until("nothing else is left of it", || site.journal.facts(b"s").is_empty()).await;
+    site.until("nothing else is left of it", || site.journal.facts(b"n").is_empty()).await;
     kept(&site, "dev", 0).await;
 }

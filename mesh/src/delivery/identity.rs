@@ -11,7 +11,7 @@ use crate::journal::Journal;
 use crate::manifest::{Kind, ObjectKey, ObjectName};
 
 /// What the facts' keys begin with, for each kind that has a cursor.
-const PREFIXES: [(Kind, &str); 2] = [(Kind::Trigger, "t"), (Kind::Subscription, "s")];
+const PREFIXES: [(Kind, &str); 2] = [(Kind::Trigger, "t"), (Kind::Subscription, "c")];
 
 /// What is kept of a Trigger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -66,7 +66,7 @@ impl Default for Limits {
             body_grace: Duration::from_secs(20),
             busy_wait: Duration::from_secs(10),
             room_wait: Duration::from_secs(30),
-            streams: 32,
+            streams: 128,
             stream_window: 32 << 10,
             connection_window: 64 << 10,
             drain: Duration::from_secs(5),

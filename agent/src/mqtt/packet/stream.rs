@@ -85,7 +85,9 @@ fn decode(frame: &Frame<'_>, version: Version) -> Result<String, Fault> {
     assert_eq!(out.len(), outgoing.len(version));
     let again = Frame::next(&out, usize::MAX)?.expect("what was written is whole");
     let again = Publish::read(&again, version, &limits).expect("what was written can be read");
-    assert_eq!(format!("{again:?}"), format!("{publish:?}"));
+    // A publish is handed on as a new one.
+    let first = |publish: &Publish<'_>| format!("{publish:?}").replace("dup: true", "dup: false");
+    assert_eq!(first(&again), first(&publish));
     Ok(format!("{publish:?}"))
 }
 
