@@ -123,6 +123,8 @@ async fn standing(client: &mut Client, kind: Kind, args: &GetArgs) -> anyhow::Re
     let Some(Value::Array(mut items)) = status.get_mut(kind.member()).map(Value::take) else {
         anyhow::bail!("{} has no {}", client.server(), kind.member());
     };
+    // Subscriptions stand beside Triggers there; they have a table of their own.
+    items.retain(|item| kind != Kind::Triggers || matches!(text(item, "kind").as_str(), "" | "Trigger"));
     if let Some(namespace) = &args.namespace {
         items.retain(|item| text(item, "namespace") == *namespace);
     }
