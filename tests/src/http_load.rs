@@ -28,24 +28,29 @@ pub fn run(to: SocketAddr, connections: usize, size: usize, time: Duration) -> R
         ("content-type", "application/json"),
     ];
     let request: Arc<[u8]> = http::encode(&to.to_string(), "POST", "/default/default", &headers, &data, true).into();
-    let stop = Arc::new(AtomicBool::new(false));
-    let answers = Arc::new(AtomicU64::new(0));
-    runtime.block_on(async {
-        let mut tasks = JoinSet::new();
-        for _ in 0..connections {
-            tasks.spawn(post(to, Arc::clone(&request), Arc::clone(&stop), Arc::clone(&answers)));
-        }
-        // The first moments are connections and cold caches.
-        tokio::time::sleep(time / 5).await;
-        let (before, begun) = (answers.load(Ordering::Relaxed), Instant::now());
-        tokio::time::sleep(time).await;
-        let rate = (answers.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Relaxed);
-        while let Some(done) = tasks.join_next().await {
-            done??;
-        }
-        Ok(rate)
-    })
+    runtime.block_on(rate(connections, time, |stop, answers| post(to, Arc::clone(&request), stop, answers)))
+}
+
+/// Runs `tasks` tasks that count their answers until they are stopped; gives answers a second.
+///
+/// # Errors
+/// When one of them fails.
+pub async fn rate<F>(tasks: usize, time: Duration, task: impl Fn(Arc<AtomicBool>, Arc<AtomicU64>) -> F) -> Result<f64>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut running: JoinSet<Result<()>> = (0..tasks).map(|_| task(Arc::clone(&stop), Arc::clone(&answers))).collect();
+    // The first moments are connections and cold caches.
+    tokio::time::sleep(time / 5).await;
+    let (before, begun) = (answers.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(time).await;
+    let rate = (answers.load(Ordering::Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(rate)
 }
 
 async fn post(to: SocketAddr, request: Arc<[u8]>, stop: Arc<AtomicBool>, answers: Arc<AtomicU64>) -> Result<()> {

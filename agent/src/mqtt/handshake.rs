@@ -14,13 +14,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::debug;
 
 use super::connection::Connection;
-use super::hub::{Claim, Hub, NoSeat};
+use super::hub::Hub;
 use super::limits::{NO_ROOM, SMALL_PACKET};
 use super::packet::connect::{Connect, Refusal};
 use super::packet::frame::Frame;
 use super::packet::{Fault, Version, control, reason};
 use super::publish::Inbound;
 use super::rate::Rate;
+use super::seat::{Claim, NoSeat};
 use super::transport::Transport;
 
 /// Largest CONNECT: a will of the largest size, and as much again.

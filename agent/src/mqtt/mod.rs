@@ -2,8 +2,9 @@
 //!
 //! The files stand in the order in which a publish meets them: a [`listener`] accepts, a [`handshake`] lets a client in, a
 //! [`connection`] reads its packets ([`packet`]), [`publish`] appends them to the journal that [`routes`] names, as its
-//! [`mapping`] has them, and acknowledges ([`acks`], [`answer`]) what the journal has made durable, [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is
-//! what connections share, [`table`] the sessions, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
+//! [`mapping`] has them, and acknowledges ([`acks`], [`answer`]) what the journal has made durable, [`fanout`] carries it on to live
+//! [`subscriptions`]. [`hub`] is what connections share, [`seat`] a connection's hold on its session, [`table`] the sessions,
+//! [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
 //!
 //! PUBACK and PUBREC leave only after the event is on disk, in the order in which the publishes came. Subscriptions are live
 //! only: what a client missed while it was away is not kept, and nothing is retained. Persistent sessions are to read the
@@ -25,6 +26,7 @@ mod publish;
 mod qos2;
 mod rate;
 mod routes;
+mod seat;
 mod session;
 mod status;
 mod subscriptions;

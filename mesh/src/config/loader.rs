@@ -207,6 +207,16 @@ fn read_file(
         name: name.to_owned(),
         hint: nearest(name, known).map_or(String::new(), |near| format!("; did you mean \"{near}\"?")),
     };
+    let mut take = |key: &Key, value: &DeValue<'_>, line: usize| {
+        let origin = Origin::File(path.to_owned(), line);
+        let raw = raw(value).map_err(|why| ConfigError::Value {
+            origin: origin.clone(),
+            key: key.path(),
+            why: why.to_owned(),
+        })?;
+        given.insert(key.path(), (raw, origin));
+        Ok(())
+    };
     for (section, value) in document.get_ref() {
         let at = section.span().start;
         let section: &str = section.get_ref();
@@ -216,13 +226,7 @@ fn read_file(
         };
         // What is a table may stand as a section of its own: `[services]` is `services` of `[resolve]`.
         if let Some(key) = keys.iter().find(|key| key.kind == Labels::KIND && key.name() == section) {
-            let origin = Origin::File(path.to_owned(), line_at(at));
-            let raw = raw(value.get_ref()).map_err(|why| ConfigError::Value {
-                origin: origin.clone(),
-                key: key.path(),
-                why: why.to_owned(),
-            })?;
-            given.insert(key.path(), (raw, origin));
+            take(key, value.get_ref(), line_at(at))?;
             continue;
         }
         if !keys.iter().any(|key| key.section == section) {
@@ -234,14 +238,7 @@ fn read_file(
             let Some(key) = keys.iter().find(|key| key.path() == full) else {
                 return Err(unknown("key", &full, name.span().start, &mut keys.iter().map(Key::path)));
             };
-            let line = line_at(name.span().start);
-            let origin = Origin::File(path.to_owned(), line);
-            let raw = raw(value.get_ref()).map_err(|why| ConfigError::Value {
-                origin: origin.clone(),
-                key: key.path(),
-                why: why.to_owned(),
-            })?;
-            given.insert(key.path(), (raw, origin));
+            take(key, value.get_ref(), line_at(name.span().start))?;
         }
     }
     Ok(())

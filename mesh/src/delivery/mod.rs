@@ -4,15 +4,17 @@
 //! event is outstanding at a time, or as many as its annotation says. A Trigger whose subscriber does not answer holds no event in memory
 //! and delays no other.
 //!
-//! The files follow the way of an event: `triggers` applies sets and starts tasks, `identity` keeps their uids, `plan` says what a
-//! task does (`target` and `services` where its events go). `feed` reads a Broker for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from.
-//! `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again,
-//! `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens` and
-//! `handshake` before it) and `pool` its connection, `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what follows a failure, `retired` keeps
-//! who is gone for good, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives it back into
-//! people's hands, `live` and `times` tell of it all.
+//! The files follow the way of an event: `triggers` holds the sets, `apply` puts one in the place of another and starts tasks,
+//! `identity` keeps their uids, `plan` says what a task does (`target` and `services` where its events go). `feed` reads a Broker
+//! for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from. `dispatcher` is the task,
+//! `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again, `circuit` and `room` hold
+//! it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens` and `handshake` before it) and `pool`
+//! its connection, `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what follows a failure, `retired`
+//! keeps who is gone for good, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives
+//! it back into people's hands, `live` and `times` tell of it all.
 
 mod ahead;
+mod apply;
 mod attempt;
 mod circuit;
 mod dead_letter;
@@ -44,9 +46,10 @@ pub(crate) mod triggers;
 mod window;
 mod work;
 
+pub use apply::ApplyError;
 pub use dead_letter::{DeadLetter, DeadLetterHead};
 pub use index::Index;
 pub use local_mqtt::{LocalListener, LocalMessage, LocalPublish};
 pub use services::{Services, ServicesError};
 pub use store::{append, append_dead_letter};
-pub use triggers::{ApplyError, DeliverySettings, Owner, Standing, Triggers};
+pub use triggers::{DeliverySettings, Owner, Standing, Triggers};

@@ -161,12 +161,7 @@ impl ClientTls {
                 self.0.store.get_or_init(|| store).clone()
             }
         };
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+        trusting(store, alpn)
     }
 
     /// The same that trusts the authorities in `pem` beside its own. Where it has none of its own, those alone.
@@ -185,13 +180,17 @@ impl ClientTls {
         if added == 0 {
             return Err(TlsError::Inline(pem::Error::NoItemsFound));
         }
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+        trusting(Arc::new(store), alpn)
     }
+}
+
+fn trusting(store: Arc<RootCertStore>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
 }
 
 /// Whether this PEM has certificates of authorities that can be used.

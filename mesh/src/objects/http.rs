@@ -9,10 +9,12 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::change::{Change, Changed, not_found};
 use super::error::ApiError;
+use super::form::{convert, parsed};
 use super::managed::MAX_MANAGER_BYTES;
 use super::selector::Wanted;
-use super::store::{Change, Changed, Objects, convert, not_found, parsed};
+use super::store::Objects;
 use super::table::{self, Beside};
 use super::view::Key;
 use super::watch::{self, Form, metadata_only};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::store::{Change, Objects};
+use super::change::Change;
+use super::store::Objects;
 use super::view::Key;
 use super::{ApiError, patch};
 use crate::broker::{BrokerDefaults, Brokers};

@@ -13,8 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::error::ApiError;
+use super::form::{convert, parsed};
 use super::selector::Wanted;
-use super::store::{Objects, convert, parsed};
+use super::store::Objects;
 use super::table::{self, Beside};
 use super::view::{Key, What};
 use crate::http::BoxError;

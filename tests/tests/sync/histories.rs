@@ -163,10 +163,7 @@ async fn a_gateway_set_back_gets_again_what_is_still_there() {
 async fn a_cursor_moved_on_by_hand_is_told_to_the_gateway() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::start(&dir.path().join("gateway")).await;
-    let agent = Agent::start(&dir.path().join("agent"), gateway.addr).await;
-    agent.publish(0..10).await;
-    arrives(&gateway, &texts(0..10)).await;
-    eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    let agent = with_ten_sent(dir.path(), &gateway).await;
     agent.uplink.hold().await.expect("kept");
     tokio::time::sleep(Duration::from_millis(100)).await;
     agent.publish(10..30).await;
@@ -180,12 +177,18 @@ async fn a_cursor_moved_on_by_hand_is_told_to_the_gateway() {
     assert_eq!(consumer.done.delivered, 20);
 }
 
-/// The uplink's cursor moved by hand while the link is held, and a restart before it connects again.
-async fn moved_by_hand(dir: &Path, gateway: &Gateway, moves: &[u64]) -> Agent {
+/// An agent whose first ten events are at the gateway, and accounted for.
+async fn with_ten_sent(dir: &Path, gateway: &Gateway) -> Agent {
     let agent = Agent::start(&dir.join("agent"), gateway.addr).await;
     agent.publish(0..10).await;
     arrives(gateway, &texts(0..10)).await;
     eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    agent
+}
+
+/// The uplink's cursor moved by hand while the link is held, and a restart before it connects again.
+async fn moved_by_hand(dir: &Path, gateway: &Gateway, moves: &[u64]) -> Agent {
+    let agent = with_ten_sent(dir, gateway).await;
     agent.uplink.hold().await.expect("kept");
     eventually("held", async || (agent.uplink.status()["state"] == "held", agent.uplink.status())).await;
     agent.publish(10..30).await;
@@ -244,10 +247,7 @@ async fn a_cursor_moved_back_by_hand_sends_nothing_twice() {
 async fn a_cursor_moved_by_hand_while_nothing_is_sent_is_seen_at_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::start(&dir.path().join("gateway")).await;
-    let agent = Agent::start(&dir.path().join("agent"), gateway.addr).await;
-    agent.publish(0..10).await;
-    arrives(&gateway, &texts(0..10)).await;
-    eventually("the account", async || (agent.consumer().pending == 0, agent.consumer())).await;
+    let agent = with_ten_sent(dir.path(), &gateway).await;
     let broker = agent.brokers.get(&"default/default".parse().expect("a name")).expect("there");
     godwit_agent::uplink::register(&broker).seek(godwit_mesh::journal::Offset(4));
     // What the gateway has counts as delivered; nothing is sent twice.

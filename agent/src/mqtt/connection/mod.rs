@@ -19,9 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
 use super::fanout::InFlight;
-use super::hub::{Hub, Seat};
+use super::hub::Hub;
 use super::packet::{Fault, Version, control, reason};
 use super::publish::{Inbound, Settled};
+use super::seat::Seat;
 use super::session::Order;
 use super::transport::{Transport, with_write_buffer};
 
