@@ -36,7 +36,7 @@ const HELD: &[u8] = b"lheld";
 /// How long a stop may take, requests on their way included.
 const GOODBYE_TIME: Duration = Duration::from_secs(3);
 
-/// How long a connection must have lived for its end not to count as a failed attempt.
+/// How long a connection that brought nothing further must have lived for its end not to count as a failed attempt.
 const LIVED: Duration = Duration::from_secs(10);
 
 /// What the uplink needs to know.
@@ -277,14 +277,15 @@ impl Inner {
                 }
                 continue;
             }
-            let begun = tokio::time::Instant::now();
+            let (begun, told) = (tokio::time::Instant::now(), core.told.clone());
             let mut welcomed = false;
             let ended = if buffered {
                 finite::run(&mut core, &mut welcomed).await
             } else {
                 session::run(&mut core, &mut welcomed).await
             };
-            let lived = begun.elapsed() >= LIVED;
+            // A link that lasts only seconds each time still brings events further: it is worth coming back to at once.
+            let useful = begun.elapsed() >= LIVED || core.told != told;
             self.link.set(if *core.hold.borrow() { LinkState::Held } else { LinkState::Down }, "");
             let Err(error) = ended else {
                 buffered = false;
@@ -298,7 +299,7 @@ impl Inner {
             }
             // Where finite requests work they are kept to; where they do not, a stream is tried again.
             buffered &= welcomed;
-            if welcomed && lived {
+            if welcomed && useful {
                 backoff.reset();
             }
             let wait = backoff.wait();
