@@ -92,8 +92,10 @@ async fn dispatch(
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     let url = match &targets.subscriber {
-        Target::Broker(name) => return to_broker(context, name, outgoing.event.clone(), outgoing).await,
-        Target::Mqtt(topic) => return to_mqtt(context, plan, topic, outgoing.event.clone(), outgoing.ttl).await,
+        Target::Broker(name) => return Box::pin(to_broker(context, name, outgoing.event.clone(), outgoing)).await,
+        Target::Mqtt(topic) => {
+            return Box::pin(to_mqtt(context, plan, topic, outgoing.event.clone(), outgoing.ttl)).await;
+        }
         Target::Http(url) => url,
     };
     let letter = Letter {
@@ -117,12 +119,12 @@ async fn dispatch(
     if !plan.wants_events() {
         let reply = Outgoing { event: reply, headers, ttl: outgoing.ttl };
         return match &targets.reply {
-            Some(target) => to_target(context, plan, target, reply.event.clone(), &reply).await,
+            Some(target) => Box::pin(to_target(context, plan, target, reply.event.clone(), &reply)).await,
             None => Ok(()),
         };
     }
     // durable before: the caller moves the cursor past the event only after its reply is stored.
-    store(broker.journal(), reply, outgoing.ttl, &headers, &context.settings.clock)
+    Box::pin(store(broker.journal(), reply, outgoing.ttl, &headers, &context.settings.clock))
         .await
         .map(|_| ())
         .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))

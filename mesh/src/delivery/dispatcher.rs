@@ -9,6 +9,7 @@
 //! dead letter sink, durable in the dead-letter journal, expired, or not wanted. What is settled beyond the cursor is kept beside it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::circuit::Circuit;
@@ -73,6 +74,8 @@ struct Running {
     circuit: Circuit,
     /// The subscriber is gone for good.
     gone: bool,
+    /// When the cursor is looked at next, while something is under way.
+    look: Pin<Box<Sleep>>,
     /// Whether the note of what is finished beyond the cursor says anything.
     noted: Vec<u8>,
 }
@@ -179,6 +182,7 @@ impl Running {
             starved: None,
             waited: None,
             circuit: Circuit::default(),
+            look: Box::pin(tokio::time::sleep(LOOK_EVERY)),
             gone: false,
             noted: work.consumer.ahead().unwrap_or_default(),
             work,
@@ -227,7 +231,7 @@ impl Running {
                 },
                 () = sleep_until(due), if self.deliveries.len() < self.parallelism => {}
                 permit = context.room.wait(self.starved.unwrap_or(0)), if self.starved.is_some() => self.waited = permit,
-                () = tokio::time::sleep(LOOK_EVERY), if under_way => {}
+                () = &mut self.look, if under_way => self.look.as_mut().reset(Instant::now() + LOOK_EVERY),
             }
             // What came back together is settled together.
             while let Some(Some(finished)) = futures_util::FutureExt::now_or_never(self.deliveries.next()) {

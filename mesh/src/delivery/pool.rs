@@ -96,7 +96,8 @@ impl Pool {
         loop {
             let (mut connection, fresh) = match self.take(&host) {
                 Some(connection) => (connection, false),
-                None => (self.connect(&uri).await?, true),
+                // Boxed: it is seldom, and large.
+                None => (Box::pin(self.connect(&uri)).await?, true),
             };
             if let Err(error) = connection.ready().await {
                 if fresh {

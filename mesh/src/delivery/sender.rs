@@ -3,6 +3,7 @@
 //! Connections are kept and shared by all Triggers; HTTP/1.1, and HTTP/2 where a server with `https` offers it. Redirects are
 //! not followed (D12). Answers are read up to a limit and within the attempt's time, whatever the receiver sends.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -136,7 +137,7 @@ impl Sender {
         }
         if let Some(handshake) = &letter.url.handshake {
             let authorization = request.headers().get(AUTHORIZATION).cloned();
-            self.consent(letter.url, handshake, authorization.as_ref())
+            Box::pin(self.consent(letter.url, handshake, authorization.as_ref()))
                 .await
                 .map_err(|why| Failure::no_response(destination, &format!("{destination}: {why}")))?;
             let origin = HeaderValue::from_str(&handshake.origin);
@@ -172,8 +173,8 @@ impl Sender {
 
     async fn request(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
         match (endpoint.scheme(), &endpoint.ca_certs) {
-            ("https", None) => self.secure()?.request(request).await.map_err(|e| chain(&e)),
-            ("https", Some(pem)) => self.with_own(pem)?.request(request).await.map_err(|e| chain(&e)),
+            ("https", None) => Box::pin(self.secure()?.request(request)).await.map_err(|e| chain(&e)),
+            ("https", Some(pem)) => Box::pin(self.with_own(pem)?.request(request)).await.map_err(|e| chain(&e)),
             _ => self.0.plain.request(request).await,
         }
     }
@@ -292,7 +293,9 @@ fn request(letter: &Letter<'_>) -> Result<Request<Full<Bytes>>, String> {
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    let url = bare(letter.url);
+    // Most have nothing that must go.
+    let plain = letter.url.username().is_empty() && letter.url.password().is_none() && letter.url.fragment().is_none();
+    let url: Cow<'_, Url> = if plain { Cow::Borrowed(letter.url) } else { Cow::Owned(bare(letter.url)) };
     let mut request = Request::post(url.as_str()).body(Full::new(body)).map_err(|e| e.to_string())?;
     *request.headers_mut() = headers;
     Ok(request)

@@ -23,7 +23,7 @@ use super::triggers::Context;
 use super::window::Outcome;
 use crate::broker::Broker;
 use crate::event::StoredEvent;
-use crate::journal::{Consumer, DropReason, Epoch, Offset};
+use crate::journal::{Consumer, DropReason, Epoch, Offset, Refused};
 
 /// Waits shorter than this keep the event in memory.
 const BRIEF: Duration = Duration::from_millis(100);
@@ -120,7 +120,8 @@ struct Ready {
 }
 
 impl Work {
-    /// Delivers. Nothing of the events stays in memory when this has ended.
+    /// Delivers. Nothing of the events stays in memory when this has ended. One of these is made for each event: what happens
+    /// seldom has a place of its own, and does not make it larger.
     pub(crate) async fn deliver(self: Arc<Self>, mut parcel: Parcel, jobs: Vec<Job>, taken: Taken) -> Finished {
         let mut contact = Contact::None;
         let verdict = self.work(&mut parcel, &jobs, &mut contact).await;
@@ -158,7 +159,7 @@ impl Work {
             let step = match (&*ready, jobs) {
                 ([], [job]) => self.one(parcel, job, None, contact).await,
                 ([one], [job]) => self.one(parcel, job, Some(&one.outgoing), contact).await,
-                _ => self.batch(parcel, &ready, contact).await,
+                _ => Box::pin(self.batch(parcel, &ready, contact)).await,
             };
             match step {
                 Verdict::Settled(more) => {
@@ -215,9 +216,9 @@ impl Work {
             (Stage::Sink(failure), Some(outgoing)) => {
                 let Some(sink) = &self.targets.dead_letter_sink else {
                     let failure = failure.clone();
-                    return self.bury(parcel, job, &failure).await;
+                    return Box::pin(self.bury(parcel, job, &failure)).await;
                 };
-                match to_dead_letter_sink(context, plan, sink, outgoing, failure).await {
+                match Box::pin(to_dead_letter_sink(context, plan, sink, outgoing, failure)).await {
                     Ok(()) => settled(Outcome::DeadLettered),
                     Err(second) => {
                         let first = failure.clone();
@@ -235,7 +236,7 @@ impl Work {
             }
             (Stage::Journal(failure) | Stage::Sink(failure), _) => {
                 let failure = failure.clone();
-                self.bury(parcel, job, &failure).await
+                Box::pin(self.bury(parcel, job, &failure)).await
             }
             // Not met: what cannot be read is at the last stage.
             (Stage::Subscriber, None) => Verdict::Again(BRIEF),
@@ -322,7 +323,10 @@ impl Work {
                 })
                 .await
                 .map(|_| ())
-                .map_err(|refused| refused.to_string())
+                .map_err(|refused| match refused {
+                    Refused::Full => "it is full: replay or drop letters (godwit dead-letter), or raise max-bytes".to_owned(),
+                    other => other.to_string(),
+                })
             }
         };
         match outcome {

@@ -69,13 +69,34 @@ pub fn binary(event: &Event) -> (HeaderMap, Bytes) {
                 .expect("a String of CloudEvents holds no control characters");
             headers.insert(CONTENT_TYPE, value);
         } else {
-            let header = HeaderName::try_from(format!("ce-{name}")).expect("an attribute name is a token");
+            let header = header(name);
             let value = HeaderValue::try_from(percent::encode(&value.to_text()).as_ref())
                 .expect("percent-encoding leaves visible ASCII only");
             headers.insert(header, value);
         }
     }
     (headers, event.data().cloned().unwrap_or_default())
+}
+
+/// The header of an attribute. Those that most events have are not made anew each time.
+fn header(name: &str) -> HeaderName {
+    const ID: HeaderName = HeaderName::from_static("ce-id");
+    const SOURCE: HeaderName = HeaderName::from_static("ce-source");
+    const TYPE: HeaderName = HeaderName::from_static("ce-type");
+    const SUBJECT: HeaderName = HeaderName::from_static("ce-subject");
+    const TIME: HeaderName = HeaderName::from_static("ce-time");
+    const ARRIVAL: HeaderName = HeaderName::from_static("ce-knativearrivaltime");
+    const AGENT: HeaderName = HeaderName::from_static("ce-godwitagent");
+    match name {
+        "id" => ID,
+        "source" => SOURCE,
+        "type" => TYPE,
+        "subject" => SUBJECT,
+        "time" => TIME,
+        "knativearrivaltime" => ARRIVAL,
+        "godwitagent" => AGENT,
+        _ => HeaderName::try_from(format!("ce-{name}")).expect("an attribute name is a token"),
+    }
 }
 
 /// The event in structured mode, JSON format.

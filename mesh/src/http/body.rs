@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 use thiserror::Error;
 
 use super::connection::InFlight;
+use super::crowd::Unfinished;
 use super::request::Response;
 use super::respond;
 
@@ -26,6 +27,8 @@ pub struct Body {
     kind: Kind,
     /// Keeps the connection from counting as idle until the answer has been sent.
     in_flight: Option<InFlight>,
+    /// What is counted for it while the peer does not take it.
+    waiting: Option<Unfinished>,
 }
 
 enum Kind {
@@ -38,19 +41,19 @@ impl Body {
     /// No body.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { kind: Kind::Empty, in_flight: None }
+        Self { kind: Kind::Empty, in_flight: None, waiting: None }
     }
 
     /// A body that is known whole.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, in_flight: None }
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, in_flight: None, waiting: None }
     }
 
     /// A body that is sent piece by piece, each as soon as it is there. The stream is dropped when the peer goes away.
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
-        Self { kind: Kind::Stream(Box::pin(stream)), in_flight: None }
+        Self { kind: Kind::Stream(Box::pin(stream)), in_flight: None, waiting: None }
     }
 
     /// The body's bytes, if it is not a stream.
@@ -62,8 +65,9 @@ impl Body {
         }
     }
 
-    pub(super) fn hold(&mut self, in_flight: InFlight) {
+    pub(super) fn hold(&mut self, in_flight: InFlight, waiting: Option<Unfinished>) {
         self.in_flight = Some(in_flight);
+        self.waiting = waiting;
     }
 }
 

@@ -171,6 +171,11 @@ impl Watch {
         self.came.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// The same of a connection of HTTP/2 that has had a request.
+    pub(super) fn idle_http2_since(&self) -> Option<u64> {
+        self.idle_since().filter(|_| self.http2.load(Ordering::Relaxed))
+    }
+
     /// Since when something of it has been unfinished, if it is; later for what has come meanwhile.
     pub(super) fn unfinished_since(&self) -> Option<u64> {
         let spent = self.came.load(Ordering::Relaxed) / PACE;

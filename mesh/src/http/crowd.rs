@@ -1,11 +1,13 @@
 //! All connections of a listener, and what their unfinished requests hold.
 //!
 //! A peer that sends half a request and then nothing costs memory for as long as it is waited for, and a place. Neither is
-//! taken away while there is enough of both. What is unfinished, the head of a request or a body that is not whole, counts with
-//! every byte, small or large, HTTP/1.1 or HTTP/2, and with some for what waits for it ([`EACH_BYTES`]); all of it together has its bound.
+//! taken away while there is enough of both. What is unfinished, the head of a request, a body that is not whole, or over HTTP/2 an
+//! answer that the peer does not take, counts with every byte, small or large, HTTP/1.1 or HTTP/2, and with some for what waits for it ([`EACH_BYTES`]); all of it together has its bound.
 //! Where one byte more would cross that, and where a newcomer finds all places taken, one connection is closed for it:
 //! the one that has been unfinished for longest (or idle, where it is for a place), each [`PACE`] bytes that it sends counting as a
 //! millisecond less. So who stalls goes before who sends, and an honest peer, done in a moment, is never the oldest.
+//!
+//! A connection of HTTP/2 keeps buffers as large as what has come at once, so of those that are idle only so many stay.
 //!
 //! What has room of its own (`room.rs`) counts there instead, and streams that have no end (an agent's sync) count nowhere.
 
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
+use super::Limits;
 use super::connection::{Peer, Watch};
 use super::metrics::Counter;
 
@@ -32,6 +35,7 @@ pub(super) struct Crowd {
     /// Bytes that are held for unfinished requests.
     held: AtomicUsize,
     most: usize,
+    most_idle_http2: usize,
     evicted: Counter,
 }
 
@@ -44,9 +48,10 @@ struct Open {
 }
 
 impl Crowd {
-    /// A crowd that may hold so many bytes for unfinished requests.
-    pub(super) fn new(most: usize, evicted: Counter) -> Self {
-        Self { open: Mutex::default(), held: AtomicUsize::new(0), most, evicted }
+    /// A crowd within these limits.
+    pub(super) fn new(limits: &Limits, evicted: Counter) -> Self {
+        let (most, most_idle_http2) = (limits.unfinished_bytes, limits.idle_http2);
+        Self { open: Mutex::default(), held: AtomicUsize::new(0), most, most_idle_http2, evicted }
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<Open>> {
@@ -56,6 +61,12 @@ impl Crowd {
     /// Adds a connection that `begin` begins, unless there are `most` already and none of them can go.
     pub(super) fn admit(&self, id: u64, peer: Arc<Peer>, most: usize, begin: impl FnOnce() -> AbortHandle) -> bool {
         let mut open = self.open();
+        let idle = Watch::idle_http2_since;
+        if open.iter().filter(|c| idle(&c.peer.watch).is_some()).count() > self.most_idle_http2
+            && let Some(at) = oldest(&open, idle)
+        {
+            self.evict(&open.swap_remove(at));
+        }
         if open.len() >= most {
             let Some(at) = oldest(&open, Watch::unfinished_or_idle_since) else { return false };
             self.evict(&open.swap_remove(at));

@@ -122,6 +122,55 @@ async fn streams_of_http_2_that_stall_count_like_connections() {
 }
 
 #[tokio::test]
+async fn answers_of_http_2_that_nobody_takes_count_too() {
+    let router = Router::new().route(Method::GET, "/large", |_: Request| async {
+        respond::typed(StatusCode::OK, http::HeaderValue::from_static("text/plain"), vec![b'x'; 20_000])
+    });
+    let limits = Limits { unfinished_bytes: 256 << 10, ..Limits::default() };
+    let server = Running::start(router, Door::default(), limits).await;
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let tcp = TokioIo::new(server.connect().await);
+        let mut handshake = http2::Builder::new(TokioExecutor::new());
+        handshake.initial_stream_window_size(0);
+        let (mut sender, connection) = handshake.handshake::<_, Body>(tcp).await.expect("HTTP/2");
+        crowd.spawn(async move {
+            let _ = connection.await;
+        });
+        crowd.spawn(async move {
+            let mut answers = Vec::new();
+            for _ in 0..5 {
+                let request = http::Request::get("http://localhost/large").body(Body::empty()).expect("a request");
+                answers.push(sender.send_request(request).await);
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // 5 answers of 24 KB for each connection: there is room for two.
+    assert!(evicted(&server) >= 2, "{}", evicted(&server));
+    crowd.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_idle_connections_of_http_2_only_some_stay() {
+    let server = Running::echo(Limits { idle_http2: 2, ..Limits::default() }).await;
+    let mut crowd = Vec::new();
+    for _ in 0..6 {
+        let tcp = TokioIo::new(server.connect().await);
+        let (mut sender, connection) = http2::handshake::<_, _, Body>(TokioExecutor::new(), tcp).await.expect("HTTP/2");
+        let connection = tokio::spawn(connection);
+        let request = http::Request::post("http://localhost/echo").body(Body::full("x")).expect("a request");
+        assert_eq!(sender.send_request(request).await.expect("answered").status(), StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        crowd.push((sender, connection));
+    }
+    assert_eq!(evicted(&server), 3, "a look is taken as each comes: three were there before the last");
+    let open: Vec<bool> = crowd.iter().map(|(_, connection)| !connection.is_finished()).collect();
+    assert_eq!(open, [false, false, false, true, true, true]);
+}
+
+#[tokio::test]
 async fn an_event_of_64_kib_may_be_all_attributes_and_a_larger_head_is_told_why_not() {
     let server = Running::echo(Limits::default()).await;
     let with = |headers: &str| post("x").replace("Host: localhost", &format!("Host: localhost\r\n{headers}X: y"));

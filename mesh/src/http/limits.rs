@@ -40,8 +40,10 @@ pub struct Limits {
     /// How long a request may wait for room for a large body before it is answered 503: more than it takes if all other
     /// connections ask before it, and stall.
     pub room_wait: Duration,
-    /// HTTP/2: requests at once on one connection.
+    /// HTTP/2: requests at once on one connection. Clients begin with up to 100 before they have heard of a limit.
     pub streams: u32,
+    /// HTTP/2: connections without a request; one more closes that which has been so for longest.
+    pub idle_http2: usize,
     /// HTTP/2: bytes that a peer may send ahead on one stream.
     pub stream_window: u32,
     /// HTTP/2: bytes that a peer may send ahead on one connection.
@@ -67,6 +69,7 @@ impl Default for Limits {
             busy_wait: Duration::from_secs(10),
             room_wait: Duration::from_secs(30),
             streams: 128,
+            idle_http2: 128,
             stream_window: 32 << 10,
             connection_window: 64 << 10,
             drain: Duration::from_secs(5),

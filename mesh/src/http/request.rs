@@ -71,13 +71,13 @@ pub(super) enum RequestBody {
 #[derive(Debug)]
 pub(super) struct Unread {
     body: Option<Incoming>,
-    /// Who owns the task that reads the rest; `None`: there is no need.
-    tasks: Option<TaskTracker>,
+    /// Who owns the task that reads the rest, and as what it counts; `None`: there is no need.
+    rest: Option<(TaskTracker, Unfinished)>,
 }
 
 impl Unread {
-    pub(super) fn new(body: Incoming, tasks: Option<TaskTracker>) -> Self {
-        Self { body: Some(body), tasks }
+    pub(super) fn new(body: Incoming, rest: Option<(TaskTracker, Unfinished)>) -> Self {
+        Self { body: Some(body), rest }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -87,10 +87,9 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let Some((mut body, tasks)) = self.body.take().zip(self.tasks.take()).filter(|(body, _)| !body.is_end_stream())
-        else {
-            return;
-        };
+        let unread = self.body.take().zip(self.rest.take()).filter(|(body, _)| !body.is_end_stream());
+        let Some((mut body, (tasks, mut unfinished))) = unread else { return };
+        unfinished.set(EACH_STREAM_BYTES);
         let rest = async move {
             let mut left = REST_BYTES;
             while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -104,6 +103,7 @@ impl Drop for Unread {
         tasks.spawn(async move {
             // Whether it came or not, the stream ends here.
             let _ = tokio::time::timeout(REST_TIME, rest).await;
+            drop(unfinished);
         });
     }
 }

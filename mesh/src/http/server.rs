@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{InFlight, Peer, Stream, StreamKind, Watch};
-use super::crowd::Crowd;
+use super::crowd::{Crowd, EACH_STREAM_BYTES, Unfinished};
 use super::ingress::{ACCEPTED, ALLOWED, Begun, Ingress};
 use super::lane::{self, Lane};
 use super::metrics::{Counter, Gauge, Metrics};
@@ -197,7 +197,7 @@ impl Server {
             http: protocols(&self.limits, Tracked(tasks.clone())),
             limits: self.limits.clone(),
             room: Arc::new(Room::new(self.limits.bodies_bytes)),
-            crowd: Arc::new(Crowd::new(self.limits.unfinished_bytes, metrics.evicted.clone())),
+            crowd: Arc::new(Crowd::new(&self.limits, metrics.evicted.clone())),
             metrics,
             start: Instant::now(),
             tasks,
@@ -343,9 +343,13 @@ impl Shared {
     /// Answers one request.
     pub(super) async fn answer(&self, head: Parts, body: RequestBody, peer: Arc<Peer>) -> Response {
         let in_flight = InFlight::begin(&peer, head.version);
+        let mut waiting = (head.version == http::Version::HTTP_2).then(|| Unfinished::new(&peer));
         let mut response = self.route(head, body, peer).await;
         self.metrics.count(response.status());
-        response.body_mut().hold(in_flight);
+        // Over HTTP/2 a peer may ask much and give no window for any of the answers.
+        let whole = response.body().whole().map_or(0, <[u8]>::len);
+        waiting.iter_mut().filter(|_| whole > 0).for_each(|waiting| waiting.set(EACH_STREAM_BYTES + whole));
+        response.body_mut().hold(in_flight, waiting);
         response
     }
 
@@ -425,7 +429,8 @@ async fn connection(place: Place, tcp: TcpStream, peer: Arc<Peer>, tls: Option<S
         let (shared, peer) = (place.shared.clone(), peer.clone());
         let (head, body) = request.into_parts();
         // Over HTTP/1.1 hyper sees to the rest itself.
-        let body = Unread::new(body, (head.version == http::Version::HTTP_2).then(|| shared.tasks.clone()));
+        let rest = (head.version == http::Version::HTTP_2).then(|| (shared.tasks.clone(), Unfinished::new(&peer)));
+        let body = Unread::new(body, rest);
         async move { Ok::<_, Infallible>(shared.answer(head, RequestBody::Incoming(body), peer).await) }
     });
     let mut serving = std::pin::pin!(shared.http.serve_connection(stream, service));

@@ -191,3 +191,25 @@ async fn an_event_as_large_as_the_brokers_segments_take_becomes_a_dead_letter_al
     assert!(dead.first().is_some_and(|letter| letter.body.len() > data.len()), "{}", dead.len());
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_full_dead_letter_journal_says_so_and_holds_the_event() {
+    let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[Say::status(422)]).await);
+    let world = World::open(dir.path()).await;
+    world.apply(&trigger("t", &sink.url, "")).await.expect("applied");
+    // Dead letters have an eighth of the broker's 16 MiB.
+    let data = vec![b'x'; 100 << 10];
+    for id in 0..24 {
+        let event = Event::builder().id(id.to_string()).source("/test").ty("a").data("text/plain", data.clone());
+        world.publish(&event.build().expect("valid")).await;
+    }
+    eventually("the reason and what to do", || {
+        let status = world.status("t").to_string();
+        if status.contains("it is full: replay or drop letters") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    let dead = world.dead_letters().await.len() as u64;
+    let ledger = world.ledger("t").expect("registered");
+    assert!(dead < 24 && ledger.done.total() == dead, "{dead}: {ledger:?}");
+    world.close().await;
+}
