@@ -324,7 +324,9 @@ impl Work {
                 .await
                 .map(|_| ())
                 .map_err(|refused| match refused {
-                    Refused::Full => "it is full: replay or drop letters (godwit dead-letter), or raise max-bytes".to_owned(),
+                    Refused::Full => {
+                        "it is full: replay or drop letters (godwit dead-letter), or raise max-bytes".to_owned()
+                    }
                     other => other.to_string(),
                 })
             }
