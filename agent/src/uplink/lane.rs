@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use godwit_mesh::broker::Broker;
+use godwit_mesh::clock::Clock;
 use godwit_mesh::journal::{Consumer, Done, DropReason, Item, Lineage, Offset, Reader};
 use godwit_mesh::sync::BatchWriter;
 use godwit_mesh::sync::batch::range;
@@ -15,6 +16,7 @@ use godwit_mesh::sync::limits::MAX_LINEAGE;
 use tokio::time::Instant;
 
 use super::connect::LinkError;
+use super::expired::drop_expired;
 use super::letters::{Buried, Letters};
 use super::run::register;
 use super::window::{Ticket, Window};
@@ -45,6 +47,10 @@ pub(super) struct Lane {
     /// Largest body that fits into a frame.
     max_body: usize,
     open: bool,
+    /// By which events expire.
+    clock: Clock,
+    /// For attributes that have to be derived.
+    scratch: String,
 }
 
 /// What became of an event that the gateway refused for good.
@@ -67,7 +73,7 @@ struct Flight {
 }
 
 impl Lane {
-    pub(super) fn new(broker: Arc<Broker>, index: u32) -> Self {
+    pub(super) fn new(broker: Arc<Broker>, index: u32, clock: Clock) -> Self {
         let consumer = register(&broker);
         let reader = broker.journal().reader(consumer.cursor());
         Self {
@@ -82,6 +88,8 @@ impl Lane {
             refused: BTreeMap::new(),
             max_body: 0,
             open: false,
+            clock,
+            scratch: String::new(),
             broker,
         }
     }
@@ -236,6 +244,7 @@ impl Lane {
     ) -> Result<Option<Filled>, LinkError> {
         if self.held.is_empty() {
             self.held = self.reader.try_next(budget).await?;
+            drop_expired(&mut self.held, &self.clock, &mut self.scratch);
             for item in &mut self.held {
                 refuse_too_large(item, self.max_body);
             }

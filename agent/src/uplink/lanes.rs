@@ -82,7 +82,7 @@ impl Lanes {
                     news.notify_one();
                 }
             });
-            let lane = Lane::new(broker, u32::try_from(self.lanes.len()).unwrap_or(u32::MAX));
+            let lane = Lane::new(broker, u32::try_from(self.lanes.len()).unwrap_or(u32::MAX), self.letters.clock.clone());
             added.push(lane.standing(told.get(lane.broker().name()).copied()));
             self.lanes.push(lane);
         }

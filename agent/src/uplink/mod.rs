@@ -2,13 +2,14 @@
 //!
 //! `docs/protocol.md` says what travels. [`Uplink`] is one task: `network` tells when there is a way at all, `connect` opens the
 //! connection, `session` runs it (or `finite`, where a proxy buffers), `lane` is one Broker's share of it and the only place that
-//! moves its cursor, `letters` makes dead letters of what the gateway refuses, `window` keeps what is unanswered in bounds, `down`
+//! moves its cursor, `letters` makes dead letters of what the gateway refuses, `expired` leaves out what is worth nothing any more, `window` keeps what is unanswered in bounds, `down`
 //! brings the objects. Nothing here holds an event: they are in the journals, read when the connection takes them. When anything
 //! fails, the connection is dropped and opened anew.
 
 mod backoff;
 mod connect;
 mod down;
+mod expired;
 mod finite;
 mod frames;
 mod lane;

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Buried;
@@ -22,7 +20,7 @@ use super::store::append_dead_letter;
 use super::triggers::Context;
 use super::window::Outcome;
 use crate::broker::Broker;
-use crate::event::StoredEvent;
+use crate::event::{StoredEvent, has_expired};
 use crate::journal::{Consumer, DropReason, Epoch, Offset, Refused};
 
 /// Waits shorter than this keep the event in memory.
@@ -138,7 +136,7 @@ impl Work {
             if let Ok(event) = &stored {
                 self.live.sending(job.offset.0, event.arrival_ms());
             }
-            if stored.as_ref().is_ok_and(|event| self.is_expired(event, &mut scratch)) {
+            if stored.as_ref().is_ok_and(|event| has_expired(event, &self.context.settings.clock, &mut scratch)) {
                 settled.push((job.offset, Outcome::Dropped(DropReason::Expired)));
                 continue;
             }
@@ -176,13 +174,6 @@ impl Work {
                 other => return other,
             }
         }
-    }
-
-    /// Whether the event's `expirytime` has passed. Without a valid clock nothing has.
-    fn is_expired(&self, event: &StoredEvent, scratch: &mut String) -> bool {
-        let Some(text) = event.attribute_text("expirytime", scratch) else { return false };
-        let Some(now) = self.context.settings.clock.wall_ms() else { return false };
-        OffsetDateTime::parse(text, &Rfc3339).is_ok_and(|at| at.unix_timestamp_nanos() <= i128::from(now) * 1_000_000)
     }
 
     /// One attempt at the stage where a single event is; without `outgoing` it cannot be read.

@@ -9,6 +9,7 @@
 
 pub mod cbor;
 mod error;
+mod expiry;
 pub mod http;
 pub mod json;
 mod jsontext;
@@ -25,6 +26,7 @@ pub mod ttl;
 mod value;
 
 pub use error::{ErrorKind, EventError, ValueError};
+pub use expiry::has_expired;
 pub use limits::Limits;
 pub use model::{Event, EventBuilder};
 pub use rules::{check_attribute_name, check_string, check_timestamp};
