@@ -182,7 +182,7 @@ impl Agent {
 
         // What produces: the sources of the sets, then the listeners. Both are bound before either serves.
         let broker = brokers.get(&BrokerName::default()).context("the broker default/default is always there")?;
-        let routes = mqtt::Routes::all_to(broker.journal().clone());
+        let routes = mqtt::Routes::all_to(mqtt::Route::to(broker, None));
         let made_here = sources::start(&triggers, &routes, &config).await;
         triggers.sources().register(&metrics);
         let mqtt = match config.mqtt.listen {

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use godwit_mesh::broker::Claim;
 use godwit_mesh::journal::{Receipt, Refused};
 
 use super::fanout::Message;
@@ -77,6 +78,8 @@ pub(super) struct Run {
     pub(super) route: Option<Route>,
     /// How many publishes went it.
     pub(super) publishes: u64,
+    /// Which of them are stored, where a Broker stores no duplicates.
+    pub(super) claim: Option<Box<Claim>>,
     /// How many bytes of packets are kept of it.
     packets: usize,
     /// What goes to live subscribers once it is durable.
@@ -86,7 +89,7 @@ pub(super) struct Run {
 impl Run {
     /// A run without packets of its own to try again or messages for subscribers.
     pub(super) fn plain(outcome: Outcome, count: usize) -> Self {
-        Self { outcome, count, route: None, publishes: 0, packets: 0, messages: Vec::new() }
+        Self { outcome, count, route: None, publishes: 0, claim: None, packets: 0, messages: Vec::new() }
     }
 
     /// The receipt of its append.
@@ -220,10 +223,16 @@ impl Acks {
     }
 
     /// What decides a run from now on.
-    pub(super) fn decide(&mut self, at: usize, outcome: Outcome) {
+    pub(super) fn decide(&mut self, at: usize, outcome: Outcome, claim: Option<Box<Claim>>) {
         if let Some(run) = self.queues.runs.get_mut(at) {
             run.outcome = outcome;
+            run.claim = claim;
         }
+    }
+
+    /// Lets others store what was refused here, until it is tried again.
+    pub(super) fn release_refused(&mut self) {
+        self.queues.runs.iter_mut().filter(|run| run.is_to_be_tried_again()).for_each(|run| run.claim = None);
     }
 
     /// Takes the head and hands each of its acknowledgements to `each`.

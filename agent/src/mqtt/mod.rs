@@ -13,6 +13,7 @@
 mod acks;
 mod answer;
 mod connection;
+mod duplicates;
 mod fanout;
 mod handshake;
 mod hub;

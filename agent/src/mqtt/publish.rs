@@ -11,12 +11,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use godwit_mesh::broker::Claim;
 use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::{Journal, Receipt, Refused};
 use rumqttd::protocol::Packet;
 
 use super::acks::{Ack, AckKind, Acks, Outcome, Run};
 use super::answer::{write_ack, write_refusal};
+use super::duplicates::{self, Undecided};
 use super::fanout::Message;
 use super::hub::Hub;
 use super::packet::frame::{Frame, kind};
@@ -34,6 +36,8 @@ pub(super) enum Hold {
     Room(Journal),
     /// Earlier publishes were refused and are to be tried again: nothing may overtake them.
     Refused,
+    /// It cannot be said yet which of them their Broker has had already.
+    Undecided(Undecided),
     /// The client's publish rate is used up for so many milliseconds.
     Rate(u64),
 }
@@ -295,8 +299,9 @@ impl Inbound {
             return Err(Hold::Refused);
         }
         let before = if self.version == Version::V4 { self.acks.last_receipt() } else { None };
-        let outcome = match self.append(hub, session, route, before, &batch.publishes) {
-            Ok(receipt) => Outcome::Receipt(receipt),
+        let claim = self.claim(hub, session, route, &batch.publishes).map_err(Hold::Undecided)?;
+        let outcome = match self.append(hub, session, route, before, &batch.publishes, claim.as_deref()) {
+            Ok(outcome) => outcome,
             Err(Refused::Busy) => return Err(Hold::Room(journal.clone())),
             Err(refused) => Outcome::Known(Err(refused)),
         };
@@ -307,8 +312,10 @@ impl Inbound {
         }
         if !packets.is_empty() || route.mapping.is_some() {
             run.route = Some(route.clone());
-            run.publishes = batch.publishes.len() as u64;
+            let stored = |claim: &Claim| claim.wanted.iter().filter(|wanted| **wanted).count();
+            run.publishes = claim.as_deref().map_or(batch.publishes.len(), stored) as u64;
         }
+        run.claim = claim;
         let has_subscribers = hub.has_subscribers();
         for (publish, topic) in &batch.publishes {
             hub.count_publish(publish);
@@ -336,6 +343,45 @@ impl Inbound {
         Ok(())
     }
 
+    /// A publish as it is stored.
+    fn record<'a>(
+        &self,
+        session: &'a Session,
+        publish: &'a Publish<'_>,
+        topic: &'a Topic<'_>,
+        without_alias: &'a mut Vec<u8>,
+    ) -> MqttPublish<'a> {
+        MqttPublish {
+            client_id: &session.client_id,
+            topic: topic.name(),
+            qos: publish.qos,
+            retain: publish.retain,
+            packet_id: publish.packet_id,
+            v5: self.version == Version::V5,
+            properties: publish.lasting_properties(without_alias),
+            payload: publish.payload,
+        }
+    }
+
+    /// What is to be stored of them. Where the append is refused it is given up again.
+    fn claim(
+        &self,
+        hub: &Hub,
+        session: &Session,
+        route: &Route,
+        publishes: &[(Publish<'_>, Topic<'_>)],
+    ) -> Result<Option<Box<Claim>>, Undecided> {
+        let Some(broker) = &route.broker else { return Ok(None) };
+        duplicates::claim(broker, &hub.clock, |name| {
+            let mut without_alias = Vec::new();
+            publishes
+                .iter()
+                .map(|(publish, topic)| name(&self.record(session, publish, topic, &mut without_alias)))
+                .collect()
+        })
+    }
+
+    /// Appends them, but of duplicates only the facts of their hand-shakes.
     fn append(
         &self,
         hub: &Hub,
@@ -343,7 +389,13 @@ impl Inbound {
         route: &Route,
         before: Option<&Receipt>,
         publishes: &[(Publish<'_>, Topic<'_>)],
-    ) -> Result<Receipt, Refused> {
+        claim: Option<&Claim>,
+    ) -> Result<Outcome, Refused> {
+        let wanted = |at: usize| claim.is_none_or(|claim| claim.wanted.get(at).is_none_or(|wanted| *wanted));
+        let keeps_facts = self.expiry_seconds > 0;
+        if !publishes.iter().enumerate().any(|(at, (publish, _))| wanted(at) || (publish.qos == 2 && keeps_facts)) {
+            return Ok(Outcome::Known(Ok(())));
+        }
         let arrival_ms = hub.clock.wall_ms();
         let mut without_alias = Vec::new();
         let mut key = Vec::new();
@@ -352,26 +404,22 @@ impl Inbound {
             Some(mapping) => mapping.encode(out, record, arrival_ms),
             None => encode_publish(out, record, arrival_ms),
         };
-        route.journal.append_after(before, |append| {
-            for (publish, topic) in publishes {
-                let record = MqttPublish {
-                    client_id: &session.client_id,
-                    topic: topic.name(),
-                    qos: publish.qos,
-                    retain: publish.retain,
-                    packet_id: publish.packet_id,
-                    v5: self.version == Version::V5,
-                    properties: publish.lasting_properties(&mut without_alias),
-                    payload: publish.payload,
-                };
-                if publish.qos == 2 && self.expiry_seconds > 0 {
+        let receipt = route.journal.append_after(before, |append| {
+            for (at, (publish, topic)) in publishes.iter().enumerate() {
+                let record = self.record(session, publish, topic, &mut without_alias);
+                let has_fact = publish.qos == 2 && keeps_facts;
+                if has_fact {
                     qos2::key(&mut key, &session.client_id, publish.packet_id);
-                    append.event_with_fact(&key, &value, |out| encode(out, &record));
-                } else {
-                    append.event(|out| encode(out, &record));
+                }
+                match (wanted(at), has_fact) {
+                    (true, true) => append.event_with_fact(&key, &value, |out| encode(out, &record)),
+                    (true, false) => append.event(|out| encode(out, &record)),
+                    (false, true) => append.put(&key, &value),
+                    (false, false) => {}
                 }
             }
-        })
+        })?;
+        Ok(Outcome::Receipt(receipt))
     }
 
     /// PUBREL: the hand-shake ends, durably before PUBCOMP says so.
@@ -415,6 +463,7 @@ impl Inbound {
         while let Poll::Ready(Some(outcome)) = self.acks.poll_head(cx) {
             let refused = outcome.err();
             if self.version == Version::V4 && self.acks.run(0).is_some_and(Run::is_to_be_tried_again) {
+                self.acks.release_refused();
                 return Ok(Settled::TryAgain);
             }
             if let Some(run) = self.pop(hub, refused.as_ref(), out)? {
@@ -422,6 +471,9 @@ impl Inbound {
                     mapping.stored(run.publishes);
                 }
                 hub.dispatch(session, run.messages);
+                if let Some(claim) = run.claim {
+                    claim.stored(&hub.clock);
+                }
             }
         }
         Ok(Settled::Done)
@@ -473,9 +525,12 @@ impl Inbound {
                 }
                 rest = rest.get(frame.whole.len()..).unwrap_or_default();
             }
-            let Ok(receipt) = self.append(hub, session, route, before, &publishes) else { return };
+            // Not known yet: the next try asks again.
+            let Ok(claim) = self.claim(hub, session, route, &publishes) else { return };
+            let outcome = self.append(hub, session, route, before, &publishes, claim.as_deref());
             drop(publishes);
-            self.acks.decide(at, Outcome::Receipt(receipt));
+            let Ok(outcome) = outcome else { return };
+            self.acks.decide(at, outcome, claim);
         }
     }
 

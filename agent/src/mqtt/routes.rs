@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use godwit_mesh::broker::Broker;
 use godwit_mesh::journal::Journal;
 
 use super::mapping::Mapping;
@@ -24,6 +25,8 @@ pub struct Routes(Arc<RwLock<Arc<Table>>>);
 pub struct Route {
     /// Where to.
     pub journal: Journal,
+    /// The Broker whose journal it is, if it is one's: it may ask that no event is stored twice.
+    pub broker: Option<Arc<Broker>>,
     /// What they become; `None`: what they become without a MqttSource.
     pub mapping: Option<Arc<Mapping>>,
 }
@@ -41,11 +44,10 @@ pub struct Table {
 }
 
 impl Routes {
-    /// Everything to one journal.
+    /// Everything the same way.
     #[must_use]
-    pub fn all_to(journal: Journal) -> Self {
-        let route = Route { journal: journal.clone(), mapping: None };
-        Self::new(Table::new(vec![journal], vec![(vec!["#".to_owned()], route)]))
+    pub fn all_to(route: Route) -> Self {
+        Self::new(Table::new(vec![route.journal.clone()], vec![(vec!["#".to_owned()], route)]))
     }
 
     /// This table, until another takes its place.
@@ -62,6 +64,20 @@ impl Routes {
     /// The table as it is now.
     pub(super) fn now(&self) -> Arc<Table> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Route {
+    /// Into a Broker.
+    #[must_use]
+    pub fn to(broker: Arc<Broker>, mapping: Option<Arc<Mapping>>) -> Self {
+        Self { journal: broker.journal().clone(), broker: Some(broker), mapping }
+    }
+
+    /// Into a journal that is no Broker's.
+    #[must_use]
+    pub fn to_journal(journal: Journal) -> Self {
+        Self { journal, broker: None, mapping: None }
     }
 }
 
@@ -175,7 +191,7 @@ mod tests {
             Journal::open(storage, "j", Options { segment_bytes: 256 << 10, ..Options::default() }).expect("a journal");
         let way = |topics: &[&str]| {
             let topics = topics.iter().map(|t| (*t).to_owned()).collect();
-            (topics, Route { journal: journal.clone(), mapping: None })
+            (topics, Route::to_journal(journal.clone()))
         };
         let table =
             Table::new(Vec::new(), vec![way(&["plant/#", "x"]), way(&["plant/+/alarm", "+/3"]), way(&["plant/3/#"])]);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use godwit_mesh::broker::Brokers;
+use godwit_mesh::broker::{Broker, Brokers};
 use godwit_mesh::journal::Journal;
 use godwit_mesh::manifest::SourceKind;
 use godwit_mesh::names::BrokerName;
@@ -18,7 +18,7 @@ use crate::mqtt::{Mapping, Route, Routes, Table};
 pub(super) fn settle(brokers: &Brokers, routes: &Routes, jobs: &[Job]) {
     let journals: Vec<Journal> = brokers.list().iter().map(|broker| broker.journal().clone()).collect();
     let Some(default) = brokers.get(&BrokerName::default()) else { return };
-    let unmapped = Route { journal: default.journal().clone(), mapping: None };
+    let unmapped = Route::to(default, None);
     let mut ways = Vec::with_capacity(jobs.len());
     for job in jobs {
         let SourceKind::Mqtt(spec) = &job.spec().what else { continue };
@@ -28,7 +28,7 @@ pub(super) fn settle(brokers: &Brokers, routes: &Routes, jobs: &[Job]) {
         }
         let agent = job.agent().unwrap_or_default();
         let route = match find(job) {
-            Ok(journal) => Route { journal, mapping: Mapping::new(job.spec(), agent, job.live.clone()).map(Arc::new) },
+            Ok(broker) => Route::to(broker, Mapping::new(job.spec(), agent, job.live.clone()).map(Arc::new)),
             Err(missing) => {
                 job.live.sink(Err(missing));
                 unmapped.clone()
@@ -45,16 +45,16 @@ pub(super) fn settle(brokers: &Brokers, routes: &Routes, jobs: &[Job]) {
     }
 }
 
-/// The journal that a source's events go to.
-fn find(job: &Job) -> Result<Journal, Missing> {
+/// The Broker that a source's events go to.
+fn find(job: &Job) -> Result<Arc<Broker>, Missing> {
     let sink = job.spec().sink.as_ref().ok_or_else(|| Missing::new("SinkMissing", "spec.sink is missing"))?;
     let sink = job.resolve(sink, job.name())?;
-    let Some(journal) = sink.journal() else {
+    let Some(broker) = sink.broker() else {
         let why =
             "a publish is acknowledged once it is on disk, so the sink must be a Broker; a Trigger takes it on from there";
         return Err(Missing::new("SinkNotABroker", why));
     };
-    let journal = journal.clone();
+    let broker = broker.clone();
     job.live.sink(Ok(sink.uri().to_owned()));
-    Ok(journal)
+    Ok(broker)
 }

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, clippy::cast_possible_truncation)]
 
 mod connect;
+mod duplicates;
 mod hostile;
 mod publish;
 mod qos2;

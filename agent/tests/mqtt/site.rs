@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use godwit_agent::mqtt::{Handle, Limits, Listener, Route, Routes, Settings, Table};
+use godwit_mesh::broker::{Broker, BrokerDefaults, BrokerSettings, Brokers};
 use godwit_mesh::clock::Clock;
 use godwit_mesh::door::{Credentials, ServerTls};
 use godwit_mesh::event::StoredEvent;
 use godwit_mesh::journal::{Item, Journal, Offset, Options};
-use godwit_mesh::names::AgentId;
+use godwit_mesh::names::{AgentId, BrokerName};
 use godwit_mesh::storage::Disk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,6 +26,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub struct Site {
     dir: tempfile::TempDir,
     pub journal: Journal,
+    pub broker: Option<Arc<Broker>>,
     pub clock: Clock,
     pub addr: SocketAddr,
     pub handle: Handle,
@@ -42,11 +44,24 @@ pub struct Plan {
     pub tls: Option<ServerTls>,
     /// Topics that begin with `other/` go to a journal of their own.
     pub two_journals: bool,
+    /// The journal is a Broker's, which stores no duplicates for so long.
+    pub deduplication_ms: Option<u64>,
 }
 
 fn open(dir: &Path, name: &str, options: &Options) -> Journal {
     let storage = Arc::new(Disk::new(dir).expect("a folder"));
     Journal::open(storage, name, options.clone()).expect("a journal")
+}
+
+/// The Broker `default/default`, which stores no duplicates for so long.
+async fn deduplicating(dir: &Path, options: &Options, window_ms: u64) -> Arc<Broker> {
+    let storage = Arc::new(Disk::new(dir).expect("a folder"));
+    let defaults = BrokerDefaults { options: options.clone(), max_brokers: 1 };
+    let agent = AgentId::new("test").expect("a name");
+    let brokers = Brokers::open(storage, Some(agent), defaults).await.expect("opens");
+    let broker = brokers.get(&BrokerName::default()).expect("there");
+    broker.set(BrokerSettings { deduplication_ms: Some(window_ms), ..BrokerSettings::default() });
+    broker
 }
 
 impl Site {
@@ -65,16 +80,23 @@ impl Site {
 
     async fn start(dir: tempfile::TempDir, plan: Plan) -> Self {
         let clock = Clock::manual(1_800_000_000_000);
-        let journal = open(dir.path(), "main", &plan.options);
-        let routes = if plan.two_journals {
+        let broker = match plan.deduplication_ms {
+            Some(window_ms) => Some(deduplicating(dir.path(), &plan.options, window_ms).await),
+            None => None,
+        };
+        let journal = match &broker {
+            Some(broker) => broker.journal().clone(),
+            None => open(dir.path(), "main", &plan.options),
+        };
+        let routes = if let Some(broker) = &broker {
+            Routes::all_to(Route::to(broker.clone(), None))
+        } else if plan.two_journals {
             let other = open(dir.path(), "other", &plan.options);
-            let way = |topic: &str, journal: &Journal| {
-                (vec![topic.to_owned()], Route { journal: journal.clone(), mapping: None })
-            };
+            let way = |topic: &str, journal: &Journal| (vec![topic.to_owned()], Route::to_journal(journal.clone()));
             let ways = vec![way("#", &journal), way("other/#", &other)];
             Routes::new(Table::new(vec![journal.clone(), other], ways))
         } else {
-            Routes::all_to(journal.clone())
+            Routes::all_to(Route::to_journal(journal.clone()))
         };
         let settings = Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -87,7 +109,7 @@ impl Site {
         let listener = Listener::bind(settings).await.expect("a free port");
         let (addr, handle, shutdown) = (listener.local_addr(), listener.handle(), CancellationToken::new());
         let task = tokio::spawn(listener.serve(shutdown.clone()));
-        Self { dir, journal, clock, addr, handle, shutdown, task, plan }
+        Self { dir, journal, broker, clock, addr, handle, shutdown, task, plan }
     }
 
     /// Stops as a kill would, as far as clients can tell, and starts again on the same folder.
@@ -95,7 +117,7 @@ impl Site {
         self.task.abort();
         let _ = self.task.await;
         self.journal.close().await;
-        drop(self.journal);
+        drop((self.journal, self.broker));
         Self::start(self.dir, self.plan).await
     }
 

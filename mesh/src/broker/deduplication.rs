@@ -16,8 +16,9 @@ use tokio::sync::{Notify, OnceCell};
 
 use crate::clock::Clock;
 use crate::event::{Event, StoredEvent};
-use crate::journal::{Item, Journal, Offset, ReadError};
-use crate::names::AgentId;
+use crate::journal::{Item, Offset, ReadError};
+
+use super::Broker;
 
 /// Most events remembered.
 pub(crate) const MOST: usize = 32 << 10;
@@ -27,7 +28,7 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// The events that a Broker has had in its window.
 #[derive(Debug)]
-pub(crate) struct Deduplication {
+pub struct Deduplication {
     window_ms: i64,
     hasher: RandomState,
     table: Mutex<Table>,
@@ -48,13 +49,17 @@ struct Table {
     order: VecDeque<(u64, i64)>,
 }
 
+/// An event's `source` and `id`, as they are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name(u64);
+
 /// Events that are about to be stored; those that were not stored after all are forgotten when this goes.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub struct Claim {
     deduplication: Arc<Deduplication>,
     fresh: Vec<u64>,
     /// For each event, whether it is to be stored.
-    pub(crate) wanted: Vec<bool>,
+    pub wanted: Vec<bool>,
     kept: bool,
 }
 
@@ -88,40 +93,73 @@ impl Deduplication {
         self.hasher.hash_one((source, id))
     }
 
+    fn stored_name(&self, stored: &StoredEvent) -> Option<Name> {
+        let (mut source, mut id) = (String::new(), String::new());
+        Some(Name(self.hash(stored.attribute_text("source", &mut source)?, stored.attribute_text("id", &mut id)?)))
+    }
+
+    /// The name of an event in its stored form. A publish that came as no event has none: its `id` is made of where it is stored,
+    /// so there is no other of it.
+    #[must_use]
+    pub fn name_of(&self, stored: &StoredEvent) -> Option<Name> {
+        if stored.came_as_event() { self.stored_name(stored) } else { None }
+    }
+
     /// Says which of the events are to be stored, once that can be said.
     ///
     /// # Errors
     /// When the journal's tail cannot be read.
     pub(crate) async fn claim(
         self: &Arc<Self>,
-        journal: &Journal,
-        agent: Option<&AgentId>,
+        broker: &Broker,
         clock: &Clock,
         events: &[Event],
     ) -> Result<Claim, ReadError> {
-        self.made.get_or_try_init(|| self.make(journal, agent, clock)).await?;
-        let hashes: Vec<u64> = events.iter().map(|event| self.hash(event.source(), event.id())).collect();
+        let names: Vec<Option<Name>> =
+            events.iter().map(|event| Some(Name(self.hash(event.source(), event.id())))).collect();
+        loop {
+            self.until_decided(broker, clock, &names).await?;
+            if let Some(claim) = self.claim_now(clock, &names) {
+                return Ok(claim);
+            }
+        }
+    }
+
+    /// Says which of the events are to be stored, in the order of their names; one without a name always is. `None` where that
+    /// cannot be said yet: [`Deduplication::until_decided`] waits for it.
+    #[must_use]
+    pub fn claim_now(self: &Arc<Self>, clock: &Clock, names: &[Option<Name>]) -> Option<Claim> {
+        if self.made.initialized() { self.try_claim(names, now(clock)) } else { None }
+    }
+
+    /// Waits until the table is made and none of these is on its way any more. Another may be first to claim them after that.
+    ///
+    /// # Errors
+    /// When the journal's tail cannot be read.
+    pub async fn until_decided(&self, broker: &Broker, clock: &Clock, names: &[Option<Name>]) -> Result<(), ReadError> {
+        self.made.get_or_try_init(|| self.make(broker, clock)).await?;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Some(claim) = self.try_claim(&hashes, now(clock)) {
-                return Ok(claim);
+            if !self.lock().is_on_its_way(names) {
+                return Ok(());
             }
             changed.await;
         }
     }
 
     /// All at once or nothing: nobody holds some and waits for others.
-    fn try_claim(self: &Arc<Self>, hashes: &[u64], now_ms: i64) -> Option<Claim> {
+    fn try_claim(self: &Arc<Self>, names: &[Option<Name>], now_ms: i64) -> Option<Claim> {
         let mut table = self.lock();
         table.forget_before(now_ms.saturating_sub(self.window_ms));
-        if hashes.iter().any(|hash| table.known.get(hash) == Some(&false)) {
+        if table.is_on_its_way(names) {
             return None;
         }
         let mut fresh = Vec::new();
-        let wanted: Vec<bool> = hashes
+        let wanted: Vec<bool> = names
             .iter()
-            .map(|hash| {
+            .map(|name| {
+                let Some(Name(hash)) = name else { return true };
                 let first = !table.known.contains_key(hash);
                 if first {
                     table.known.insert(*hash, false);
@@ -134,12 +172,14 @@ impl Deduplication {
     }
 
     /// Makes the table from the journal's tail.
-    async fn make(&self, journal: &Journal, agent: Option<&AgentId>, clock: &Clock) -> Result<(), ReadError> {
+    async fn make(&self, broker: &Broker, clock: &Clock) -> Result<(), ReadError> {
+        // Who began to make it may have been given up half-way.
+        *self.lock() = Table::default();
+        let journal = broker.journal();
         let until = journal.next_offset();
         let from = Offset(until.0.saturating_sub(MOST as u64)).max(journal.first_offset());
         let mut reader = journal.reader(from);
         let (now, wall) = (now(clock), clock.wall_ms());
-        let mut scratch = String::new();
         while reader.position() < until {
             let items = reader.try_next(PIECE_BYTES).await?;
             if items.is_empty() {
@@ -148,16 +188,16 @@ impl Deduplication {
             let mut table = self.lock();
             for item in items {
                 let Item::Event { epoch, offset, body } = item else { continue };
-                let Ok(stored) = StoredEvent::new(body, epoch, offset, agent) else { continue };
+                let Ok(stored) = StoredEvent::new(body, epoch, offset, broker.agent()) else { continue };
                 // Where one of the two times is not known it may have come just now.
                 let age = wall.zip(stored.arrival_ms()).map_or(0, |(wall, came)| wall.saturating_sub(came));
                 let came = now.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
                 if now.saturating_sub(came) > self.window_ms {
                     continue;
                 }
-                let Some(source) = stored.attribute_text("source", &mut scratch).map(str::to_owned) else { continue };
-                let Some(id) = stored.attribute_text("id", &mut scratch) else { continue };
-                table.remember(self.hash(&source, id), came);
+                if let Some(Name(hash)) = self.stored_name(&stored) {
+                    table.remember(hash, came);
+                }
             }
         }
         Ok(())
@@ -165,6 +205,10 @@ impl Deduplication {
 }
 
 impl Table {
+    fn is_on_its_way(&self, names: &[Option<Name>]) -> bool {
+        names.iter().flatten().any(|Name(hash)| self.known.get(hash) == Some(&false))
+    }
+
     fn remember(&mut self, hash: u64, at_ms: i64) {
         self.known.insert(hash, true);
         self.order.push_back((hash, at_ms));
@@ -185,7 +229,7 @@ impl Table {
 
 impl Claim {
     /// The events are durable: from now on others of their names are duplicates.
-    pub(crate) fn stored(mut self, clock: &Clock) {
+    pub fn stored(mut self, clock: &Clock) {
         let now = now(clock);
         {
             let mut table = self.deduplication.lock();
@@ -197,7 +241,7 @@ impl Claim {
                 }
             }
         }
-        let duplicates = (self.wanted.len() - self.fresh.len()) as u64;
+        let duplicates = self.wanted.iter().filter(|wanted| !**wanted).count() as u64;
         self.deduplication.found.fetch_add(duplicates, Ordering::Relaxed);
         self.kept = true;
     }
@@ -225,7 +269,7 @@ mod tests {
     use super::*;
 
     fn claim(all: &Arc<Deduplication>, ids: &[u64], now: i64) -> Option<Claim> {
-        all.try_claim(ids, now)
+        all.try_claim(&ids.iter().map(|id| Some(Name(*id))).collect::<Vec<_>>(), now)
     }
 
     #[test]
@@ -241,6 +285,17 @@ mod tests {
         again.stored(&clock);
         assert_eq!(claim(&all, &[1, 3], 1000).expect("known").wanted, [false, true]);
         assert_eq!(claim(&all, &[1], 1001).expect("the window is over").wanted, [true]);
+    }
+
+    #[test]
+    fn what_has_no_name_is_always_stored_and_never_a_duplicate() {
+        let all = Arc::new(Deduplication::new(1000));
+        let first = all.try_claim(&[None, Some(Name(1)), None], 0).expect("free");
+        assert_eq!(first.wanted, [true, true, true]);
+        assert!(all.try_claim(&[None], 0).is_some());
+        assert!(all.claim_now(&Clock::manual(0), &[None]).is_none(), "the table is not made");
+        first.stored(&Clock::manual(0));
+        assert_eq!(all.counts(), (0, 0));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! lost or damaged index costs no event: the folders stay, and a Broker made anew under its name goes on from its journal.
 
 mod dead_letters;
-pub(crate) mod deduplication;
+mod deduplication;
 mod digest;
 mod index;
 mod registry;
@@ -18,6 +18,7 @@ mod status;
 mod tests;
 
 pub use dead_letters::Account;
+pub use deduplication::{Claim, Deduplication, Name};
 pub(crate) use digest::UNTOLD;
 pub use registry::{Broker, BrokerDefaults, BrokerError, BrokerSettings, Brokers, Retention};
 pub(crate) use settled::{Fate, Settled, Settling, passed};

@@ -113,6 +113,8 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     name: BrokerName,
+    /// Whose it is; at a gateway nobody's.
+    agent: Option<AgentId>,
     journal: Journal,
     settings: watch::Sender<BrokerSettings>,
     pub(super) storage: Arc<dyn Storage>,
@@ -162,8 +164,13 @@ impl Broker {
     }
 
     /// What is known of the events it has had, where de-duplication is switched on.
-    pub(crate) fn deduplication(&self) -> Option<Arc<Deduplication>> {
+    #[must_use]
+    pub fn deduplication(&self) -> Option<Arc<Deduplication>> {
         self.deduplication.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn agent(&self) -> Option<&AgentId> {
+        self.agent.as_ref()
     }
 
     pub(super) fn dir(&self) -> String {
@@ -346,6 +353,7 @@ impl Inner {
         let journal = open_journal(self.storage.clone(), format!("{}/journal", dir(name)), options.clone(), name).await?;
         Ok(Arc::new(Broker {
             name: name.clone(),
+            agent: self.agent.clone(),
             journal,
             settings: watch::Sender::new(BrokerSettings { uplink: !name.is_channel(), ..BrokerSettings::default() }),
             storage: self.storage.clone(),

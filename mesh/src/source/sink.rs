@@ -1,5 +1,6 @@
 //! Where a source's events go: a Broker of this process, or a URL.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -49,7 +50,7 @@ pub struct Sink {
 
 #[derive(Debug, Clone)]
 enum To {
-    Broker(std::sync::Arc<Broker>),
+    Broker(Arc<Broker>),
     Http(Box<Endpoint>),
 }
 
@@ -85,11 +86,11 @@ impl Sink {
         &self.uri
     }
 
-    /// The Broker's journal, if it is a Broker.
+    /// The Broker, if it is one.
     #[must_use]
-    pub fn journal(&self) -> Option<&Journal> {
+    pub fn broker(&self) -> Option<&Arc<Broker>> {
         match &self.to {
-            To::Broker(broker) => Some(broker.journal()),
+            To::Broker(broker) => Some(broker),
             To::Http(_) => None,
         }
     }

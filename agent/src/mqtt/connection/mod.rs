@@ -62,7 +62,7 @@ enum End {
 /// What reading waits for.
 enum Waiting {
     Nothing,
-    /// The journal's room, or the client's rate.
+    /// The journal's room, the client's rate, or what becomes of an event of the same name.
     For(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// Room for a large packet, of which part is here.
     Room(Pin<Box<dyn Future<Output = Option<Held>> + Send>>),

@@ -168,6 +168,7 @@ impl Connection {
                     self.waiting = match hold {
                         Hold::Room(journal) => Waiting::For(Box::pin(async move { journal.room().await })),
                         Hold::Refused => Waiting::Refused,
+                        Hold::Undecided(names) => Waiting::For(Box::pin(names.over(self.hub.clock.clone()))),
                         Hold::Rate(ms) => Waiting::For(Box::pin(tokio::time::sleep(Duration::from_millis(ms)))),
                     };
                     return;

@@ -234,6 +234,11 @@ impl StoredEvent {
         matches!(self.kind(), WRAPPED | MAPPED) && self.given().find("source").is_none()
     }
 
+    /// Whether it came as an event, and not as a publish that was made one, whose `id` says where it is stored.
+    pub(crate) fn came_as_event(&self) -> bool {
+        !matches!(self.kind(), WRAPPED | MAPPED)
+    }
+
     fn payload(&self) -> &[u8] {
         self.body.get(self.layout.payload..).unwrap_or_default()
     }

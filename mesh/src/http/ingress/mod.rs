@@ -16,8 +16,7 @@ use tokio::time::Instant;
 
 use super::metrics::{Counter, Histogram, LATENCY_US, Metrics};
 use super::{Request, Response, respond};
-use crate::broker::deduplication::Deduplication;
-use crate::broker::{Broker, Brokers};
+use crate::broker::{Broker, Brokers, Deduplication};
 use crate::clock::Clock;
 use crate::event::http::{Decoded, decode};
 use crate::event::ttl::count_down;
@@ -245,7 +244,7 @@ impl Ingress {
         events: &[Event],
         request: &Request,
     ) -> Result<Result<usize, Refused>, Box<Response>> {
-        let claim = known.claim(broker.journal(), self.brokers.agent(), &self.clock, events);
+        let claim = known.claim(broker, &self.clock, events);
         let claim = claim.await.map_err(|why| respond::unavailable(RETRY_AFTER_S, why))?;
         let wanted = events.iter().zip(&claim.wanted).filter(|(_, wanted)| **wanted);
         let new: Vec<Event> = wanted.map(|(event, _)| event.clone()).collect();
