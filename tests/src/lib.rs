@@ -1,7 +1,7 @@
 //! The harness of Godwit's whole-system tests and benches: real processes, real clients, real cuts.
 //!
 //! [`lab`] is the folder of one test, [`node`] starts agents and gateways with generated configurations, [`load`] publishes by MQTT and remembers what was
-//! acknowledged, [`relay`] is a bad network, [`sink`] a subscriber, and [`events`] reads a broker back and compares. A test
+//! acknowledged, [`relay`] is a bad network, [`sink`] a subscriber, [`guide`] follows a page of the documentation, and [`events`] reads a broker back and compares. A test
 //! waits for a condition with [`wait::until`], which tells what was last seen when the time is up, and every process is killed
 //! with the test that began it.
 
@@ -12,6 +12,7 @@ pub mod disk;
 pub mod events;
 pub mod faketime;
 pub mod footprint;
+pub mod guide;
 pub mod http;
 pub mod http_load;
 pub mod keys;
