@@ -1,11 +1,11 @@
-//! `godwit cursor`: where a broker's consumers stand, and the means to move one for the day when somebody must.
+//! `godwit cursor`: where the consumers of a broker or a channel stand, and the means to move one for the day when somebody must.
 
-use godwit_mesh::names::BrokerName;
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{DEFAULT_AGENT, ServerArgs};
 use crate::output::{self, Table};
+use crate::queue::QueueArgs;
 
 const EXAMPLES: &str = "\
 Skipped events are counted in the ledger as dropped(skipped). Seeking a Trigger
@@ -14,14 +14,14 @@ backwards delivers again; the uplink goes on where the gateway stands.
 Examples:
   godwit cursor list
   godwit cursor skip uplink 1                        over one event that the gateway cannot take
-  godwit cursor seek trigger/default/billing/1f3a earliest --broker default/alarms";
+  godwit cursor seek trigger/default/billing/1f3a earliest --broker default/alarms
+  godwit cursor list --channel orders                its Subscriptions";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CursorArgs {
-    /// The broker, NAMESPACE/NAME or NAME
-    #[arg(long, global = true, default_value_t)]
-    broker: BrokerName,
+    #[command(flatten)]
+    queue: QueueArgs,
     #[command(subcommand)]
     action: Action,
 }
@@ -58,7 +58,7 @@ fn position(text: &str) -> Result<Value, String> {
 
 pub(crate) async fn run(server: &ServerArgs, args: CursorArgs) -> anyhow::Result<()> {
     let mut client = server.client(DEFAULT_AGENT)?;
-    let path = format!("/apis/godwit.dev/v1/namespaces/{}/brokers/{}/cursors", args.broker.namespace(), args.broker.name());
+    let path = args.queue.path("cursors");
     let (consumer, change) = match args.action {
         Action::List => {
             let answer = client.json(Method::GET, &path, None).await?;

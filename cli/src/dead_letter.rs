@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use bytes::{Buf, Bytes, BytesMut};
 use godwit_mesh::config::Setting;
-use godwit_mesh::names::BrokerName;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -17,6 +16,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::client::{Client, DEFAULT_AGENT, ServerArgs};
 use crate::output::{self, Format, Table};
+use crate::queue::QueueArgs;
 
 /// Longest line that is taken from the server.
 const MAX_LINE_BYTES: usize = 64 << 20;
@@ -41,9 +41,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DeadLetterArgs {
-    /// The broker, NAMESPACE/NAME or NAME
-    #[arg(long, global = true, default_value_t)]
-    broker: BrokerName,
+    #[command(flatten)]
+    queue: QueueArgs,
     #[command(subcommand)]
     action: Action,
 }
@@ -162,8 +161,7 @@ impl Named {
 
 pub(crate) async fn run(server: &ServerArgs, args: DeadLetterArgs) -> anyhow::Result<ExitCode> {
     let mut client = server.client(DEFAULT_AGENT)?;
-    let broker = &args.broker;
-    let path = format!("/apis/godwit.dev/v1/namespaces/{}/brokers/{}/dead-letters", broker.namespace(), broker.name());
+    let path = args.queue.path("dead-letters");
     let mut query = Query::new(String::new());
     match args.action {
         Action::List { which, limit, output } => {

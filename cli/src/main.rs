@@ -18,6 +18,7 @@ mod get;
 mod link;
 mod output;
 mod passwd;
+mod queue;
 mod send;
 mod tail;
 mod token;
@@ -53,9 +54,9 @@ struct Cli {
 enum Command {
     /// Run a gateway and an agent on this machine, with a sink that prints what arrives.
     Dev(dev::DevArgs),
-    /// Send events to a broker.
+    /// Send events to a broker or a channel.
     Send(send::SendArgs),
-    /// Print a broker's events as they come.
+    /// Print the events of a broker or a channel as they come.
     Tail(tail::TailArgs),
     /// List agents, brokers, triggers or objects of another kind.
     Get(get::GetArgs),
@@ -73,7 +74,7 @@ enum Command {
     Trigger(trigger::TriggerArgs),
     /// Make or delete a Broker in one line.
     Broker(trigger::BrokerArgs),
-    /// Look at the cursors of a broker's consumers, or move one by hand.
+    /// Look at the cursors of a broker's or channel's consumers, or move one by hand.
     Cursor(cursor::CursorArgs),
     /// Look at what could not be delivered, send it again or drop it.
     DeadLetter(dead_letter::DeadLetterArgs),

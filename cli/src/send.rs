@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use godwit_mesh::event::{self, Event, Value, check_attribute_name};
-use godwit_mesh::names::BrokerName;
 use http::{Method, StatusCode, header};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::client::{Client, DEFAULT_AGENT, ServerArgs, Usage};
 use crate::output;
+use crate::queue::QueueArgs;
 
 /// Largest data that is read from a file or stdin.
 const MAX_DATA_BYTES: u64 = 64 << 20;
@@ -40,9 +40,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SendArgs {
-    /// The broker, NAMESPACE/NAME or NAME
-    #[arg(long, default_value_t)]
-    broker: BrokerName,
+    #[command(flatten)]
+    queue: QueueArgs,
     /// Attribute `id`; with --count a number is put behind it [default: random]
     #[arg(long)]
     id: Option<String>,
@@ -109,7 +108,7 @@ pub(crate) async fn run(server: &ServerArgs, args: SendArgs) -> anyhow::Result<(
         Some(id) => id.clone(),
         None => format!("{:016x}", getrandom::u64().context("no random numbers")?),
     };
-    let path = format!("/{}/{}", args.broker.namespace(), args.broker.name());
+    let path = args.queue.ingress();
     if args.count == 1 {
         let id = prefix;
         post(&mut client.another(), &path, &with_id(&template, &id)?).await?;

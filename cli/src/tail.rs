@@ -1,9 +1,8 @@
-//! `godwit tail`: a broker's events as they come, or those it has kept.
+//! `godwit tail`: the events of a broker or a channel as they come, or those it has kept.
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use bytes::{Buf, BytesMut};
-use godwit_mesh::names::BrokerName;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -13,6 +12,7 @@ use std::io::Write;
 
 use crate::client::{DEFAULT_AGENT, ServerArgs};
 use crate::output::{self, Style, paint};
+use crate::queue::QueueArgs;
 
 /// Longest line that is taken from the server.
 const MAX_LINE_BYTES: usize = 64 << 20;
@@ -28,6 +28,7 @@ Examples:
   godwit tail
   godwit tail --from start --no-follow -o json
   godwit tail --broker alarms -a type=fire -a source=/agents/boat-7/mqtt/deck -n 1
+  godwit tail --channel orders --from start
   godwit tail --server http://127.0.0.1:8090       what reached the gateway";
 
 /// How events are printed.
@@ -41,9 +42,8 @@ enum Format {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct TailArgs {
-    /// The broker, NAMESPACE/NAME or NAME
-    #[arg(long, default_value_t)]
-    broker: BrokerName,
+    #[command(flatten)]
+    queue: QueueArgs,
     /// Where to begin: `now`, `start` or an offset
     #[arg(long, default_value = "now", value_parser = start)]
     from: String,
@@ -134,8 +134,7 @@ fn path(args: &TailArgs) -> String {
     for (name, value) in &args.attributes {
         query.append_pair(name, value);
     }
-    let (namespace, name) = (args.broker.namespace(), args.broker.name());
-    format!("/apis/godwit.dev/v1/namespaces/{namespace}/brokers/{name}/events?{}", query.finish())
+    args.queue.path(&format!("events?{}", query.finish()))
 }
 
 struct Printer {

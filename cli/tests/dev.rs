@@ -183,3 +183,28 @@ fn an_event_goes_the_whole_way_and_is_still_there_after_a_restart() {
     drop(gateway);
     dev.interrupt();
 }
+
+#[test]
+fn a_channel_is_fed_watched_and_steered_as_a_broker_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut dev = Dev::start(&dir.path().join("data"));
+    let (agent, _) = dev.servers();
+    let file = dir.path().join("channel.yaml");
+    let yaml = "apiVersion: messaging.knative.dev/v1\nkind: InMemoryChannel\nmetadata: {name: orders}\n---\n\
+        apiVersion: messaging.knative.dev/v1\nkind: Subscription\nmetadata: {name: nobody}\nspec:\n  channel: {apiVersion: \
+        messaging.knative.dev/v1, kind: InMemoryChannel, name: orders}\n  subscriber: {uri: 'http://127.0.0.1:1/'}\n";
+    std::fs::write(&file, yaml).expect("written");
+    out(&agent, &["apply", "-f", file.to_str().expect("text")]);
+    out(&agent, &["send", "--channel", "orders", "--type", "order", "--data", "one", "--count", "3"]);
+
+    let raw = out(&agent, &["tail", "--channel", "default/orders", "--from", "start", "--no-follow", "-o", "raw"]);
+    assert_eq!(raw, "one\none\none\n");
+    let list = out(&agent, &["cursor", "list", "--channel", "orders"]);
+    let row: Vec<&str> = list.lines().nth(1).expect("a consumer").split_whitespace().collect();
+    assert!(row[0].contains("nobody") && row[1..3] == ["0", "3"], "{list}");
+    let moved = out(&agent, &["cursor", "seek", row[0], "latest", "--channel", "orders"]);
+    assert!(moved.contains("skipped 3"), "{moved}");
+    assert!(out(&agent, &["dead-letter", "list", "--channel", "orders"]).lines().count() <= 1, "no dead letters");
+    assert!(!out(&agent, &["tail", "--from", "start", "--no-follow", "-o", "raw"]).contains("one"), "not in the Broker");
+    dev.interrupt();
+}

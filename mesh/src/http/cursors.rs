@@ -1,6 +1,6 @@
-//! Cursors of a broker's consumers: shown, and moved by hand on the day when somebody must.
+//! Cursors of a broker's or channel's consumers: shown, and moved by hand on the day when somebody must.
 //!
-//! `GET …/brokers/{name}/cursors` lists them; `POST …/cursors/{consumer}` with `{"skip": n}` or `{"seek": offset}` (or
+//! `GET …/{brokers|channels}/{name}/cursors` lists them; `POST …/cursors/{consumer}` with `{"skip": n}` or `{"seek": offset}` (or
 //! `"earliest"`, `"latest"`) moves one and answers once that is durable. What is passed forward counts as dropped by the
 //! reason `skipped`; backward, the consumer's ledger begins anew.
 
@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Request, Response, Router, respond};
+use super::{Request, Response, Router, respond, router};
 use crate::broker::{Broker, Brokers};
 use crate::journal::{ConsumerStatus, Offset, Refused, Start};
 use crate::names::BrokerName;
@@ -45,26 +45,30 @@ enum Named {
 pub fn routes(router: Router, brokers: &Brokers) -> Router {
     let (listed, moved) = (brokers.clone(), brokers.clone());
     router
-        .route(Method::GET, "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/cursors", move |request| {
+        .route(Method::GET, "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/cursors", move |request| {
             let answer = find(&listed, &request).map(|broker| {
                 let cursors: Vec<Value> = broker.journal().consumers().iter().map(shown).collect();
                 respond::json(StatusCode::OK, &json!({ "cursors": cursors }))
             });
             std::future::ready(answer.unwrap_or_else(|refused| *refused))
         })
-        .route(Method::POST, "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/cursors/{consumer*}", move |request| {
+        .route(Method::POST, "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/cursors/{consumer*}", move |request| {
             let brokers = moved.clone();
             async move { move_cursor(&brokers, request).await.unwrap_or_else(|refused| *refused) }
         })
 }
 
-/// The Broker that the path names.
+/// The Broker or Channel that the path names by `{ns}`, `{queue}` (`brokers` or `channels`) and `{name}`.
 pub(super) fn find(brokers: &Brokers, request: &Request) -> Result<std::sync::Arc<Broker>, Box<Response>> {
     let (namespace, name) = (request.param("ns").unwrap_or_default(), request.param("name").unwrap_or_default());
-    let name = BrokerName::new(&namespace, &name).map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?;
-    Ok(brokers
-        .get(&name)
-        .ok_or_else(|| respond::problem(StatusCode::NOT_FOUND, format_args!("there is no broker {name} here")))?)
+    let name = match request.param("queue").as_deref() {
+        Some("brokers") => BrokerName::new(&namespace, &name),
+        Some("channels") => BrokerName::channel(&namespace, &name),
+        _ => return Err(router::nothing(request.path()).into()),
+    };
+    let name = name.map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?;
+    let none = || format!("there is no {} {}/{} here", name.what(), name.namespace(), name.name());
+    Ok(brokers.get(&name).ok_or_else(|| respond::problem(StatusCode::NOT_FOUND, none()))?)
 }
 
 async fn move_cursor(brokers: &Brokers, mut request: Request) -> Result<Response, Box<Response>> {

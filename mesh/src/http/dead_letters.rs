@@ -1,6 +1,6 @@
-//! A broker's dead letters: listed, shown, replayed, dropped.
+//! A broker's or channel's dead letters: listed, shown, replayed, dropped.
 //!
-//! | under `/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}` | does |
+//! | under `/apis/godwit.dev/v1/namespaces/{ns}/{brokers,channels}/{name}` | does |
 //! |---|---|
 //! | `GET /dead-letters` | lists those that wait, a line of JSON each |
 //! | `GET /dead-letters/{offset}` | one of them |
@@ -55,10 +55,10 @@ struct Query {
 /// Adds the endpoints to a router.
 #[must_use]
 pub fn routes(router: Router, triggers: &Triggers) -> Router {
-    const LETTERS: &str = "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/dead-letters";
-    const LETTER: &str = "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/dead-letters/{offset}";
-    const REPLAY: &str = "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/dead-letters/replay";
-    const DROP: &str = "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/dead-letters/drop";
+    const LETTERS: &str = "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/dead-letters";
+    const LETTER: &str = "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/dead-letters/{offset}";
+    const REPLAY: &str = "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/dead-letters/replay";
+    const DROP: &str = "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/dead-letters/drop";
     let (listed, shown, replayed, dropped) = (triggers.clone(), triggers.clone(), triggers.clone(), triggers.clone());
     router
         .route(Method::GET, LETTERS, move |request| {

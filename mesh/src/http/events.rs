@@ -1,6 +1,6 @@
-//! The tail of a broker: its events as lines of JSON, from an offset on, for as long as somebody listens.
+//! The tail of a broker or a channel: its events as lines of JSON, from an offset on, for as long as somebody listens.
 //!
-//! `GET …/brokers/{name}/events?from=earliest|latest|N&follow=true&limit=N&data=base64&<attribute>=<value>…`. A line is
+//! `GET …/{brokers|channels}/{name}/events?from=earliest|latest|N&follow=true&limit=N&data=base64&<attribute>=<value>…`. A line is
 //! `{"offset":N,"epoch":"…","event":{…}}`; one without `event` is a note: offsets that can no longer be read
 //! (`{"offset":N,"to":M,"skipped":"retention"}`) or a record that cannot be shown (`"error"`). Reading is at the pace of the
 //! peer: what it does not take is not read from disk, and nothing is held in memory but one piece. With `data=base64` all data is in
@@ -54,7 +54,7 @@ enum From {
 #[must_use]
 pub fn routes(router: Router, brokers: &Brokers) -> Router {
     let brokers = brokers.clone();
-    router.route(Method::GET, "/apis/godwit.dev/v1/namespaces/{ns}/brokers/{name}/events", move |request| {
+    router.route(Method::GET, "/apis/godwit.dev/v1/namespaces/{ns}/{queue}/{name}/events", move |request| {
         std::future::ready(tail(&brokers, &request).unwrap_or_else(|refused| *refused))
     })
 }

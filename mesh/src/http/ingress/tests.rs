@@ -372,6 +372,33 @@ async fn a_cursor_is_listed_and_moved_by_hand() {
 }
 
 #[tokio::test]
+async fn a_channel_has_a_tail_and_cursors_of_its_own() {
+    let site = Site::start().await;
+    let name = BrokerName::channel("default", "default").expect("a name");
+    let channel = site.brokers.ensure(&name).await.expect("made");
+    let answer = site.ask(Method::POST, "/channels/default/default", &BINARY, "{}").await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+    assert_eq!(site.journal().next_offset(), Offset(0), "the Broker of this name has nothing");
+    let base = "/apis/godwit.dev/v1/namespaces/default/channels/default";
+    let tail = site.get(&format!("{base}/events")).await.text;
+    assert_eq!(tail.lines().count(), 1, "{tail}");
+
+    let consumer = channel.journal().consumer("subscription/default/lamp/1", Start::Earliest, false);
+    consumer.flushed().await.expect("durable");
+    let cursors: Value = serde_json::from_str(&site.get(&format!("{base}/cursors")).await.text).expect("JSON");
+    assert_eq!((&cursors["cursors"][0]["name"], &cursors["cursors"][0]["pending"]), (&json!(consumer.name()), &json!(1)));
+    let path = format!("{base}/cursors/{}", consumer.name());
+    assert_eq!(site.ask(Method::POST, &path, &[], "{\"skip\": 1}").await.status, StatusCode::OK);
+    assert_eq!(consumer.cursor(), Offset(1));
+
+    let answer = site.get("/apis/godwit.dev/v1/namespaces/default/channels/none/events").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert!(answer.text.contains("there is no channel default/none here"), "{}", answer.text);
+    let answer = site.get("/apis/godwit.dev/v1/namespaces/default/queues/default/events").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn status_and_metrics_show_the_broker() {
     let site = Site::start().await;
     assert_eq!(site.post(&BINARY, "{}").await.status, StatusCode::ACCEPTED);
