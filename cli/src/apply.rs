@@ -118,8 +118,13 @@ pub(crate) async fn delete(server: &ServerArgs, args: &DeleteArgs) -> anyhow::Re
         targets.extend(written.into_iter().map(|o| (o.kind, o.namespace, o.name)));
     }
     for (kind, namespace, name) in targets {
-        client.json(Method::DELETE, &api::path(kind, &namespace, &name), None).await?;
-        output::print(&format!("{} deleted\n", api::shown(kind, &name)))?;
+        let answer = client.json(Method::DELETE, &api::path(kind, &namespace, &name), None).await?;
+        let kept = answer.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten();
+        let kept: Vec<&str> = kept.filter_map(Value::as_str).collect();
+        let waits =
+            if kept.is_empty() { String::new() } else { format!(" when its finalizers are done: {}", kept.join(", ")) };
+        output::print(&output::printable(&format!("{} deleted{waits}", api::shown(kind, &name))))?;
+        output::print("\n")?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Changes to the objects of the API, one at a time.
 //!
 //! A change is validated, held against what others hold, made durable in redb, applied to the Triggers, and only then shown and
-//! answered. A deletion goes the other way round: the Trigger ends and is forgotten before its row goes. So a power cut in between
+//! answered. A deletion (`delete`) goes the other way round: the Trigger ends and is forgotten before its row goes. So a power cut in between
 //! leaves an object that nobody was told is there, or one that nobody was told is gone; never a Trigger without its object.
 
 use serde_json::Value;
@@ -138,61 +138,6 @@ impl Objects {
         self.write(key, entry.as_ref(), merged, warnings, change).await
     }
 
-    /// Deletes an object. Returns it as it was.
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn delete(
-        &self,
-        key: &Key,
-        uid: Option<&str>,
-        revision: Option<&str>,
-        dry_run: bool,
-    ) -> Result<Value, ApiError> {
-        let _writing = self.0.writing.lock().await;
-        let entry = self.entry(key).ok_or_else(|| not_found(key))?;
-        let object = parsed(&entry.text);
-        let metadata = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
-        if uid.is_some_and(|uid| metadata("uid") != Some(uid)) {
-            return Err(ApiError::Conflict(format!("the uid of {} is another", qualified(key.kind))));
-        }
-        if revision.is_some_and(|revision| metadata("resourceVersion") != Some(revision)) {
-            return Err(changed_meanwhile(key));
-        }
-        match entry.owner {
-            Some(Owner::Api) => may_change(key, &entry)?,
-            None => {
-                let why = format!("broker {} has no object: what is in it stays until the data folder goes", key.name);
-                return Err(ApiError::Conflict(why));
-            }
-            Some(owner) => return Err(held(key, owner)),
-        }
-        if dry_run {
-            return Ok(object);
-        }
-        let (before, revision) = {
-            let view = self.view();
-            (view.kept.clone(), view.revision)
-        };
-        let set = before.without(key.kind, &key.name);
-        let chosen = |set: &Manifests| (self.0.choose)(set).map_err(|e| ApiError::BadRequest(e.to_string()));
-        let applied = self.0.triggers.apply(Owner::Api, chosen(&set)?, revision).await;
-        applied.map_err(|e| ApiError::applying(key.kind, &key.name.name, &e))?;
-        self.view().set_kept(set);
-        // A power cut here leaves the object, and its Trigger begins anew at the next start; nobody was told that it is gone.
-        if let Err(error) = self.0.kept.delete(key.kind, &key.name).await {
-            if let Err(error) = self.0.triggers.apply(Owner::Api, chosen(&before)?, revision).await {
-                tracing::error!(%error, "an object that could not be deleted does not run");
-            }
-            self.view().set_kept(before);
-            self.refresh();
-            return Err(error);
-        }
-        self.refresh();
-        tracing::info!(object = %format_args!("{} {}", key.kind, key.name), "deleted over the API");
-        Ok(object)
-    }
-
     /// An update or a patch of an object that is there.
     async fn replace(&self, key: &Key, entry: &Entry, object: Value, change: &Change) -> Result<Changed, ApiError> {
         may_change(key, entry)?;
@@ -224,6 +169,9 @@ impl Objects {
         self.stamp(key, before.as_ref(), &mut after)?;
         if let Some(before) = &before {
             never_changing(key, before, &after)?;
+            if let Some(gone) = self.let_go(key, before, &after, &warnings, change.dry_run).await? {
+                return Ok(gone);
+            }
         }
         if entry.is_some_and(|e| e.owner.is_some()) && before.as_ref().is_some_and(|before| same(before, &after)) {
             return Ok(Changed { object: before.unwrap_or_default(), created: false, warnings });
@@ -325,8 +273,15 @@ impl Objects {
             None => self.uid()?,
         };
         let Some(Value::Object(metadata)) = object.get_mut("metadata") else { return Ok(()) };
-        for name in ["resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink", "generation"] {
+        for name in ["resourceVersion", "creationTimestamp", "selfLink", "generation"] {
             metadata.shift_remove(name);
+        }
+        // That an object is to go, nobody can say or take back by writing it.
+        for name in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+            metadata.shift_remove(name);
+            if let Some(mark) = before.and_then(|before| before.pointer(&format!("/metadata/{name}"))) {
+                metadata.insert(name.to_owned(), mark.clone());
+            }
         }
         metadata.insert("uid".to_owned(), uid.into());
         if let Some(created) = created {
@@ -359,7 +314,7 @@ pub(super) fn not_found(key: &Key) -> ApiError {
     ApiError::NotFound(format!("{} \"{}\" not found", qualified(key.kind), key.name.name))
 }
 
-fn held(key: &Key, owner: Owner) -> ApiError {
+pub(super) fn held(key: &Key, owner: Owner) -> ApiError {
     let why = format!(
         "{} \"{}\" is held by {owner}: change or delete it there, or choose another name",
         qualified(key.kind),
@@ -368,7 +323,7 @@ fn held(key: &Key, owner: Owner) -> ApiError {
     ApiError::Conflict(why)
 }
 
-fn changed_meanwhile(key: &Key) -> ApiError {
+pub(super) fn changed_meanwhile(key: &Key) -> ApiError {
     ApiError::Conflict(format!(
         "Operation cannot be fulfilled on {} \"{}\": the object has been modified; please apply your changes to the latest \
          version and try again",
@@ -378,7 +333,7 @@ fn changed_meanwhile(key: &Key) -> ApiError {
 }
 
 /// Reads an object, all that is wrong with it told as the API does.
-fn read(key: &Key, object: Value, strictness: Strictness) -> Result<Object, ApiError> {
+pub(super) fn read(key: &Key, object: Value, strictness: Strictness) -> Result<Object, ApiError> {
     Object::read("the API", object, strictness).map_err(|rejected| refused(key, &rejected))
 }
 
@@ -396,7 +351,7 @@ fn normal(key: &Key, object: Value, change: &Change) -> Result<(Value, Vec<Strin
     Ok((object.current(), object.warnings().to_vec()))
 }
 
-fn may_change(key: &Key, entry: &Entry) -> Result<(), ApiError> {
+pub(super) fn may_change(key: &Key, entry: &Entry) -> Result<(), ApiError> {
     if let Some(whole) = &entry.part_of {
         return Err(ApiError::Conflict(format!("{key} is a part of {whole}, and changes and goes with it alone")));
     }

@@ -62,7 +62,7 @@ pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
             "singularName": resource.singular(),
             "namespaced": true,
             "kind": resource.name,
-            "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
+            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
             "shortNames": resource.short,
             "categories": resource.categories,
         }));

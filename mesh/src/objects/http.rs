@@ -1,5 +1,7 @@
 //! The endpoints of the API: what a path and a query mean, and which form the answer has.
 
+mod delete;
+
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -163,7 +165,8 @@ async fn serve(objects: &Objects, place: Place, request: &mut Request) -> Result
             changed_response(target, objects.update(&key, object, &change).await?, false)
         }
         (Place::One(target, name), "PATCH") => patched(objects, target, name, request).await,
-        (Place::One(target, name), "DELETE") => deleted(objects, target, name, request).await,
+        (Place::One(target, name), "DELETE") => delete::one(objects, target, name, request).await,
+        (Place::List(target, Some(namespace)), "DELETE") => delete::all(objects, target, &namespace, request).await,
         // A status is never taken from outside: what was sent is read, so that it is there at all, and left.
         (Place::Status(target, name), "PUT" | "PATCH") => {
             let _ = body(request, true).await?;
@@ -319,31 +322,6 @@ async fn patched(objects: &Objects, target: Target, name: ObjectName, request: &
     changed_response(target, changed, false)
 }
 
-async fn deleted(objects: &Objects, target: Target, name: ObjectName, request: &mut Request) -> Result<Response, ApiError> {
-    let key = Key { kind: target.kind(), name };
-    let change = change(target, request)?;
-    let options = body(request, true).await?;
-    let text = |path: &str| options.pointer(path).and_then(Value::as_str);
-    let all = options.get("dryRun").and_then(Value::as_array).is_some_and(|d| d.iter().any(|v| v == "All"));
-    let (uid, revision) = (text("/preconditions/uid"), text("/preconditions/resourceVersion"));
-    let object = objects.delete(&key, uid, revision, change.dry_run || all).await?;
-    Ok(respond::json(
-        StatusCode::OK,
-        &json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Success",
-            "details": {
-                "name": key.name.name,
-                "group": target.resource.group,
-                "kind": target.resource.plural,
-                "uid": object.pointer("/metadata/uid"),
-            },
-        }),
-    ))
-}
-
 fn changed_response(target: Target, changed: Changed, created: bool) -> Result<Response, ApiError> {
     let status = if changed.created || created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = respond::json(status, &in_version(target, changed.object)?);
@@ -396,13 +374,18 @@ fn formed(objects: &Objects, target: Target, object: Value, form: Form) -> Value
     }
 }
 
-fn list(objects: &Objects, target: Target, namespace: Option<&str>, request: &Request) -> Result<Response, ApiError> {
+/// Which objects the query asks for.
+fn wanted(target: Target, namespace: Option<&str>, request: &Request) -> Result<Wanted, ApiError> {
     let (labels, fields) =
         (query(request, "labelSelector").unwrap_or_default(), query(request, "fieldSelector").unwrap_or_default());
     if labels.len() > MAX_SELECTOR_BYTES || fields.len() > MAX_SELECTOR_BYTES {
         return Err(ApiError::BadRequest(format!("a selector has at most {MAX_SELECTOR_BYTES} bytes")));
     }
-    let wanted = Wanted::new(target.kind(), namespace, &labels, &fields)?;
+    Wanted::new(target.kind(), namespace, &labels, &fields)
+}
+
+fn list(objects: &Objects, target: Target, namespace: Option<&str>, request: &Request) -> Result<Response, ApiError> {
+    let wanted = wanted(target, namespace, request)?;
     let form = form(&request.head.headers, request)?;
     if flag(request, "watch")? {
         return watch(objects, target, wanted, form, request);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::manifest::{Kind, Object, ObjectName, Strictness};
+use crate::manifest::{Kind, Object, ObjectKey, ObjectName, Strictness};
 use crate::state::{Op, State, StateError, Table};
 
 /// Objects by `group/plural/namespace/name`.
@@ -69,24 +69,34 @@ impl Kept {
 
     /// Keeps an object durably.
     pub(super) async fn put(&self, object: &Object) -> Result<(), ApiError> {
-        let row = Row { object: object.original().to_string() };
-        let op = OBJECTS.put(&key(object.kind(), object.name()), &row)?;
-        self.apply(op).await
+        self.apply(vec![row(object)?]).await
     }
 
     /// Removes an object durably.
     pub(super) async fn delete(&self, kind: Kind, name: &ObjectName) -> Result<(), ApiError> {
-        self.apply(OBJECTS.delete(&key(kind, name))).await
+        self.apply(vec![OBJECTS.delete(&key(kind, name))]).await
     }
 
-    async fn apply(&self, op: Op) -> Result<(), ApiError> {
+    /// Keeps the `marked` and removes what is `gone`, durably and in one commit.
+    pub(super) async fn settle(&self, marked: &[Object], gone: &[ObjectKey]) -> Result<(), ApiError> {
+        let mut ops = marked.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        ops.extend(gone.iter().map(|gone| OBJECTS.delete(&key(gone.kind, &gone.name))));
+        self.apply(ops).await
+    }
+
+    async fn apply(&self, ops: Vec<Op>) -> Result<(), ApiError> {
         let state = Arc::new(self.0.clone());
-        let done = tokio::task::spawn_blocking(move || state.apply(&[op])).await;
+        let done = tokio::task::spawn_blocking(move || state.apply(&ops)).await;
         match done {
             Ok(done) => done.map_err(|e: StateError| e.into()),
             Err(error) => Err(ApiError::Unavailable(format!("keeping the object was cut short: {error}"))),
         }
     }
+}
+
+/// An object's row.
+fn row(object: &Object) -> Result<Op, StateError> {
+    OBJECTS.put(&key(object.kind(), object.name()), &Row { object: object.original().to_string() })
 }
 
 fn key(kind: Kind, name: &ObjectName) -> Vec<u8> {

@@ -5,12 +5,13 @@
 //! [`routes`] serves it: discovery, OpenAPI, list, get, create, update, patch, server-side apply, delete, watch, tables.
 //!
 //! The files go from the data to the wire: `kept` is what is on disk, `status` (`flow_status` for what is made of Channels) says how
-//! an object stands, `view` is what is shown and its changes, `store` holds it all, `change` changes objects, `form` looks at them
+//! an object stands, `view` is what is shown and its changes, `store` holds it all, `change` changes objects, `delete` deletes them, `form` looks at them
 //! as JSON, `managed` knows who set which field, `patch` changes JSON, `selector`, `table` and
 //! `watch` are ways of reading, `discovery` and `openapi` tell what there is, `http` is the door to it all. What fails is answered
 //! with a `Status` (`error`); a change that was refused has changed nothing.
 
 mod change;
+mod delete;
 mod discovery;
 mod error;
 mod flow_status;
@@ -33,6 +34,7 @@ mod watch;
 mod when;
 
 pub use change::{Change, Changed};
+pub use delete::Deleted;
 pub use error::ApiError;
 pub use http::routes;
 pub use managed::FieldConflict;

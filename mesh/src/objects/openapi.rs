@@ -262,5 +262,10 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource, version: &Vers
         "delete": operation("delete", true),
     });
     paths.insert(format!("{list}/{{name}}"), one);
-    paths.insert(list, json!({"get": operation("list", false), "post": operation("post", true)}));
+    let all = json!({
+        "get": operation("list", false),
+        "post": operation("post", true),
+        "delete": operation("deletecollection", true),
+    });
+    paths.insert(list, all);
 }

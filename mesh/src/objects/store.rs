@@ -99,7 +99,7 @@ impl Objects {
         let kept = view.kept.whole().map(|object| {
             let mut value = object.original().clone();
             if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
-                for name in ["uid", "generation", "creationTimestamp", "managedFields"] {
+                for name in ["uid", "generation", "creationTimestamp", "deletionTimestamp", "managedFields"] {
                     metadata.shift_remove(name);
                 }
                 if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::change::Change;
+use super::selector::Wanted;
 use super::store::Objects;
 use super::view::Key;
 use super::{ApiError, patch};
@@ -419,5 +420,84 @@ async fn filters_are_taken_and_wrong_ones_are_refused_with_their_field() {
             other => panic!("{field}: {other:?}"),
         }
     }
+    world.close().await;
+}
+
+fn wanted(labels: &str, fields: &str) -> Wanted {
+    Wanted::new(Kind::Trigger, Some("default"), labels, fields).expect("valid")
+}
+
+#[tokio::test]
+async fn all_that_a_selector_takes_goes_at_once_and_for_good() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = World::open(dir.path()).await;
+    for (name, site) in [("a", "north"), ("b", "north"), ("c", "south")] {
+        let mut object = trigger(name);
+        object["metadata"]["labels"] = json!({ "site": site });
+        world.create(object).await.expect("created");
+    }
+    let names = |deleted: Vec<super::Deleted>| -> Vec<String> {
+        let name = |d: super::Deleted| d.object["metadata"]["name"].as_str().map(str::to_owned).expect("a name");
+        deleted.into_iter().map(name).collect()
+    };
+    let dry = world.objects.delete_all(&wanted("site=north", ""), true).await.expect("dry");
+    assert_eq!(names(dry), ["a", "b"]);
+    assert!(world.get(Kind::Trigger, "a").is_some());
+    let gone = world.objects.delete_all(&wanted("site=north", "metadata.name!=b"), false).await.expect("deleted");
+    assert_eq!(names(gone), ["a"]);
+    world.files(&trigger("filed").to_string()).await;
+    let refused = world.objects.delete_all(&wanted("", ""), false).await.expect_err("one is held by files");
+    assert!(refused.to_string().contains("files"), "{refused}");
+    assert!(world.get(Kind::Trigger, "b").is_some(), "nothing has changed");
+    let gone = world.objects.delete_all(&wanted("site", ""), false).await.expect("deleted");
+    assert_eq!(names(gone), ["b", "c"]);
+    assert!(names(world.objects.delete_all(&wanted("site", ""), false).await.expect("nothing")).is_empty());
+    let brokers = Wanted::new(Kind::Broker, Some("default"), "", "").expect("valid");
+    let none = world.objects.delete_all(&brokers, false).await.expect("a Broker without an object is passed over");
+    assert!(none.is_empty());
+    world.close().await;
+
+    let world = World::open(dir.path()).await;
+    assert!(["a", "b", "c"].into_iter().all(|name| world.get(Kind::Trigger, name).is_none()), "also after a restart");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_object_with_finalizers_is_marked_and_goes_with_the_last_of_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = World::open(dir.path()).await;
+    let mut object = trigger("t");
+    object["metadata"]["finalizers"] = json!(["example.com/a", "example.com/b"]);
+    object["metadata"]["deletionTimestamp"] = json!("2020-01-01T00:00:00Z");
+    let created = world.create(object).await.expect("created");
+    assert!(created["metadata"]["deletionTimestamp"].is_null(), "nobody says this by writing it");
+    let key = key(Kind::Trigger, "t");
+    assert!(!world.objects.delete(&key, None, None, true).await.expect("dry").gone);
+    assert!(world.get(Kind::Trigger, "t").expect("there")["metadata"]["deletionTimestamp"].is_null());
+
+    let marked = world.objects.delete(&key, None, None, false).await.expect("marked");
+    assert!(!marked.gone);
+    assert_eq!(marked.object["metadata"]["deletionTimestamp"], "2026-01-01T00:01:00Z");
+    assert_eq!(marked.object["metadata"]["deletionGracePeriodSeconds"], 0);
+    assert_eq!(marked.object["metadata"]["generation"], 2);
+    let again = world.objects.delete_all(&wanted("", ""), false).await.expect("it is marked already");
+    assert_eq!(again[0].object, marked.object);
+    let new = json!({"metadata": {"finalizers": ["example.com/a", "example.com/c"]}});
+    assert!(matches!(world.merge("t", new).await, Err(ApiError::Invalid { .. })));
+    world.close().await;
+
+    let world = World::open(dir.path()).await;
+    let kept = world.get(Kind::Trigger, "t").expect("still there after a restart");
+    assert_eq!(kept["metadata"]["deletionTimestamp"], "2026-01-01T00:01:00Z");
+    assert_eq!(condition(&kept, "Ready")["status"], "True", "it runs until it goes");
+    let one = json!({"metadata": {"finalizers": ["example.com/b"], "deletionTimestamp": null}});
+    let one = world.merge("t", one).await.expect("one is left");
+    assert_eq!(one["metadata"]["deletionTimestamp"], "2026-01-01T00:01:00Z", "it cannot be taken back");
+    world.merge("t", json!({"metadata": {"finalizers": null}})).await.expect("the last is gone");
+    assert!(world.get(Kind::Trigger, "t").is_none());
+    world.close().await;
+
+    let world = World::open(dir.path()).await;
+    assert!(world.get(Kind::Trigger, "t").is_none());
     world.close().await;
 }
