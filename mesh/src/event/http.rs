@@ -61,7 +61,7 @@ pub fn decode_reply(headers: &HeaderMap, body: Bytes, limits: &Limits) -> Result
 /// The event in binary mode: attributes in headers, the payload as body.
 #[must_use]
 pub fn binary(event: &Event) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::with_capacity(8);
+    let mut headers = HeaderMap::with_capacity(16);
     headers.insert("ce-specversion", HeaderValue::from_static("1.0"));
     for (name, value) in event.attributes() {
         if name == "datacontenttype" {

@@ -44,6 +44,7 @@ impl<'a> Fields<'a> {
         Ok(*first)
     }
 
+    #[inline]
     pub(super) fn take(&mut self, n: usize) -> Result<&'a [u8], StoredError> {
         let (taken, rest) = self.rest.split_at_checked(n).ok_or(StoredError::Malformed("it ends too early"))?;
         self.rest = rest;
@@ -54,6 +55,7 @@ impl<'a> Fields<'a> {
         self.take(N)?.try_into().map_err(|_| StoredError::Malformed("it ends too early"))
     }
 
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, StoredError> {
         // Most numbers are the length of something short.
         if let [byte @ 0..0x80, rest @ ..] = self.rest {
@@ -75,15 +77,18 @@ impl<'a> Fields<'a> {
         Err(StoredError::Malformed("a number has more than 64 bits"))
     }
 
+    #[inline]
     pub(super) fn length(&mut self) -> Result<usize, StoredError> {
         usize::try_from(self.varint()?).map_err(|_| StoredError::Malformed("a length is too large"))
     }
 
+    #[inline]
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], StoredError> {
         let length = self.length()?;
         self.take(length)
     }
 
+    #[inline]
     pub(super) fn text(&mut self) -> Result<&'a str, StoredError> {
         text(self.bytes()?)
     }

@@ -203,6 +203,7 @@ impl Tree {
         &self.nodes
     }
 
+    #[inline]
     pub(super) fn node(&self, id: Id) -> Node {
         self.nodes.get(usize::from(id)).copied().unwrap_or(Node::Boolean(false))
     }
@@ -211,6 +212,7 @@ impl Tree {
         self.spans.get(usize::from(id)).copied().unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn text(&self, text: Text) -> &str {
         self.texts.get(usize::from(text.start)..usize::from(text.end)).unwrap_or_default()
     }

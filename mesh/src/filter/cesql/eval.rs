@@ -121,8 +121,14 @@ impl<'a> Run<'a, '_> {
             },
             Node::Chain(first, links) => self.chain(first, tree.links(links)),
             Node::Like { operand, pattern, negated, .. } => {
-                let Some(value) = self.text(operand) else { return Err(FALSE) };
-                let matches = tree.pattern(pattern).is_some_and(|pattern| pattern.matches(self.text_of(value)));
+                let matches = match self.eval(operand) {
+                    Ok(Val::Text(text)) => tree.pattern(pattern).is_some_and(|pattern| pattern.matches(text)),
+                    Ok(value) => {
+                        let text = self.cast_text(value);
+                        tree.pattern(pattern).is_some_and(|pattern| pattern.matches(self.text_of(text)))
+                    }
+                    Err(_) => return Err(FALSE),
+                };
                 Ok(Val::Boolean(matches != negated))
             }
             Node::In { operand, set, negated } => self.is_in(operand, set, negated),
@@ -279,6 +285,12 @@ impl<'a> Run<'a, '_> {
     }
 
     fn compare(&mut self, left: Outcome<'a>, at: Id, link: Link) -> Outcome<'a> {
+        // What most filters ask, without the way around.
+        if let (Ok(Val::Text(left)), Operator::Equal, Node::String(right, _)) =
+            (left, link.operator, self.tree.node(link.operand))
+        {
+            return Ok(Val::Boolean(left == self.tree.text(right)));
+        }
         let right = self.eval(link.operand);
         let (Ok(left), Ok(right)) = (left, right) else { return Err(FALSE) };
         let holds = match link.operator {

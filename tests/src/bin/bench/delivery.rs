@@ -71,6 +71,9 @@ pub(crate) fn fan_out(extent: Extent) -> Result<Vec<Row>> {
         for number in 0..triggers {
             create(&agent, &format!("fan-{number}"), sink, &[])?;
         }
+        // The first makes the connections.
+        fill(&agent, 1)?;
+        delivered(&agent, triggers)?;
         // As many deliveries with few Triggers as with many.
         let events = u64::try_from(extent.run.as_millis())? * 5 / triggers + 10;
         let before = (read_bytes(&agent)?, agent.accepted(DEFAULT_BROKER)?);
