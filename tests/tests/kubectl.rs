@@ -222,6 +222,22 @@ fn apply_in_both_modes_get_patch_diff_wait_and_delete() -> Result<()> {
         // Deletion is waited for.
         assert!(kubectl.run(&["delete", "trigger", "t", "--wait", "--timeout=20s"])?.contains("deleted"));
         assert!(kubectl.refused(&["get", "trigger", "t"], "")?.contains("not found"));
+
+        // What a selector takes goes by one request; what has a finalizer goes when that is done.
+        for name in ["a", "b", "kept"] {
+            kubectl.with(&["apply", "-f", "-"], &trigger(name, &to, ""))?;
+        }
+        kubectl.run(&["label", "trigger", "kept", "--overwrite", "site=south"])?;
+        let all = "/apis/eventing.knative.dev/v1/namespaces/default/triggers";
+        let list: Value = serde_json::from_str(&kubectl.run(&["delete", "--raw", &format!("{all}?labelSelector=site%3Dnorth")])?)?;
+        assert_eq!((&list["kind"], list["items"].as_array().map(Vec::len)), (&"TriggerList".into(), Some(2)), "{list}");
+        assert_eq!(kubectl.run(&["get", "triggers", "-o", "name"])?.trim(), "trigger.eventing.knative.dev/kept");
+        let finalizers = |list: &str| format!("{{\"metadata\":{{\"finalizers\":[{list}]}}}}");
+        kubectl.run(&["patch", "trigger", "kept", "--type=merge", "-p", &finalizers("\"example.com/last\"")])?;
+        kubectl.run(&["delete", "trigger", "kept", "--wait=false"])?;
+        assert!(kubectl.json(&["get", "trigger", "kept", "-o", "json"])?["metadata"]["deletionTimestamp"].is_string());
+        kubectl.run(&["patch", "trigger", "kept", "--type=merge", "-p", &finalizers("")])?;
+        assert!(kubectl.refused(&["get", "trigger", "kept"], "")?.contains("not found"));
         Ok(())
     })
 }
