@@ -1,7 +1,8 @@
 //! From PUBLISH packets to the journal, and from the journal's receipts to acknowledgements.
 //!
-//! All publishes of one read that go to the same journal are one append. What the append needs is checked before, so that
-//! nothing has happened yet when the journal says that it is busy: the bytes then stay where they are and are looked at again.
+//! All publishes of one read that go to the same journal are one append ([`super::append`]). What it needs is checked before, so
+//! that nothing has happened yet when the journal says that it is busy: the bytes then stay where they are and are looked at
+//! again.
 //!
 //! Invariants: an acknowledgement leaves only after its receipt said "durable"; acknowledgements leave in the order in which the
 //! packets came; a QoS 2 packet id is in `handshakes` from its append until its PUBREL is durable.
@@ -12,13 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use godwit_mesh::broker::Claim;
-use godwit_mesh::event::{MqttPublish, encode_publish};
-use godwit_mesh::journal::{Journal, Receipt, Refused};
+use godwit_mesh::journal::{Journal, Refused};
 use rumqttd::protocol::Packet;
 
 use super::acks::{Ack, AckKind, Acks, Outcome, Run};
 use super::answer::{write_ack, write_refusal};
-use super::duplicates::{self, Undecided};
+use super::duplicates::Undecided;
 use super::fanout::Message;
 use super::hub::Hub;
 use super::packet::frame::{Frame, kind};
@@ -26,7 +26,7 @@ use super::packet::publish::Publish;
 use super::packet::{Fault, Version, control, reason};
 use super::qos2::{self, Handshakes, Open};
 use super::rate::Rate;
-use super::routes::{Route, Table};
+use super::routes::Table;
 use super::session::Session;
 
 /// Why no more of what has come can be looked at now.
@@ -66,13 +66,13 @@ pub(super) enum Settled {
 
 /// A topic name: in the packet, or remembered for an alias.
 #[derive(Debug)]
-enum Topic<'a> {
+pub(super) enum Topic<'a> {
     InPacket(&'a str),
     Remembered(Arc<str>),
 }
 
 impl Topic<'_> {
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::InPacket(name) => name,
             Self::Remembered(name) => name,
@@ -104,10 +104,10 @@ struct Batch<'a> {
 /// A connection's publishing side.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    version: Version,
+    pub(super) version: Version,
     /// Whether the session outlives the connection, and how long at most: then hand-shakes are kept in the journal.
-    expiry_seconds: u32,
-    acks: Acks,
+    pub(super) expiry_seconds: u32,
+    pub(super) acks: Acks,
     pub(super) handshakes: Handshakes,
     aliases: HashMap<u16, Arc<str>>,
     rate: Option<Box<Rate>>,
@@ -343,85 +343,6 @@ impl Inbound {
         Ok(())
     }
 
-    /// A publish as it is stored.
-    fn record<'a>(
-        &self,
-        session: &'a Session,
-        publish: &'a Publish<'_>,
-        topic: &'a Topic<'_>,
-        without_alias: &'a mut Vec<u8>,
-    ) -> MqttPublish<'a> {
-        MqttPublish {
-            client_id: &session.client_id,
-            topic: topic.name(),
-            qos: publish.qos,
-            retain: publish.retain,
-            packet_id: publish.packet_id,
-            v5: self.version == Version::V5,
-            properties: publish.lasting_properties(without_alias),
-            payload: publish.payload,
-        }
-    }
-
-    /// What is to be stored of them. Where the append is refused it is given up again.
-    fn claim(
-        &self,
-        hub: &Hub,
-        session: &Session,
-        route: &Route,
-        publishes: &[(Publish<'_>, Topic<'_>)],
-    ) -> Result<Option<Box<Claim>>, Undecided> {
-        let Some(broker) = &route.broker else { return Ok(None) };
-        duplicates::claim(broker, &hub.clock, |name| {
-            let mut without_alias = Vec::new();
-            publishes
-                .iter()
-                .map(|(publish, topic)| name(&self.record(session, publish, topic, &mut without_alias)))
-                .collect()
-        })
-    }
-
-    /// Appends them, but of duplicates only the facts of their hand-shakes.
-    fn append(
-        &self,
-        hub: &Hub,
-        session: &Session,
-        route: &Route,
-        before: Option<&Receipt>,
-        publishes: &[(Publish<'_>, Topic<'_>)],
-        claim: Option<&Claim>,
-    ) -> Result<Outcome, Refused> {
-        let wanted = |at: usize| claim.is_none_or(|claim| claim.wanted.get(at).is_none_or(|wanted| *wanted));
-        let keeps_facts = self.expiry_seconds > 0;
-        if !publishes.iter().enumerate().any(|(at, (publish, _))| wanted(at) || (publish.qos == 2 && keeps_facts)) {
-            return Ok(Outcome::Known(Ok(())));
-        }
-        let arrival_ms = hub.clock.wall_ms();
-        let mut without_alias = Vec::new();
-        let mut key = Vec::new();
-        let value = qos2::value(self.expiry_seconds);
-        let encode = |out: &mut Vec<u8>, record: &MqttPublish<'_>| match &route.mapping {
-            Some(mapping) => mapping.encode(out, record, arrival_ms),
-            None => encode_publish(out, record, arrival_ms),
-        };
-        let receipt = route.journal.append_after(before, |append| {
-            for (at, (publish, topic)) in publishes.iter().enumerate() {
-                let record = self.record(session, publish, topic, &mut without_alias);
-                let has_fact = publish.qos == 2 && keeps_facts;
-                if has_fact {
-                    qos2::key(&mut key, &session.client_id, publish.packet_id);
-                }
-                match (wanted(at), has_fact) {
-                    (true, true) => append.event_with_fact(&key, &value, |out| encode(out, &record)),
-                    (true, false) => append.event(|out| encode(out, &record)),
-                    (false, true) => append.put(&key, &value),
-                    (false, false) => {}
-                }
-            }
-        })?;
-        Ok(Outcome::Receipt(receipt))
-    }
-
     /// PUBREL: the hand-shake ends, durably before PUBCOMP says so.
     fn take_pubrel(&mut self, session: &Session, frame: &Frame<'_>) -> Result<(), Stop> {
         let Packet::PubRel(pubrel, _) = control::decode(frame, self.version).map_err(Stop::Fault)? else {
@@ -507,31 +428,6 @@ impl Inbound {
     /// Whether earlier publishes were refused and must be stored first.
     pub(super) fn must_wait(&self) -> bool {
         self.version == Version::V4 && self.acks.runs().any(Run::is_to_be_tried_again)
-    }
-
-    /// Appends the refused runs again, oldest first, after [`Settled::TryAgain`]. Stops at the first that the journal does not
-    /// take: it and all behind it stay refused.
-    pub(super) fn try_again(&mut self, hub: &Hub, session: &Session) {
-        for at in 0..self.acks.len() {
-            let Some(run) = self.acks.run(at).filter(|run| run.is_to_be_tried_again()) else { continue };
-            let Some(route) = &run.route else { continue };
-            let before = at.checked_sub(1).and_then(|at| self.acks.run(at)).and_then(Run::receipt);
-            let mut publishes = Vec::new();
-            let packets = self.acks.packets(at);
-            let mut rest = &*packets;
-            while let Ok(Some(frame)) = Frame::next(rest, usize::MAX) {
-                if let Ok(publish) = Publish::read(&frame, self.version, &hub.limits) {
-                    publishes.push((publish, Topic::InPacket(publish.topic)));
-                }
-                rest = rest.get(frame.whole.len()..).unwrap_or_default();
-            }
-            // Not known yet: the next try asks again.
-            let Ok(claim) = self.claim(hub, session, route, &publishes) else { return };
-            let outcome = self.append(hub, session, route, before, &publishes, claim.as_deref());
-            drop(publishes);
-            let Ok(outcome) = outcome else { return };
-            self.acks.decide(at, outcome, claim);
-        }
     }
 
     /// Gives up on the refused run at the head: the client has gone, and what was not acknowledged it will send again.
