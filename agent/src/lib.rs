@@ -187,7 +187,7 @@ impl Agent {
         triggers.sources().register(&metrics);
         let mqtt = match config.mqtt.listen {
             Some(listen) => {
-                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), routes, &clock).await?)
+                Some(mqtt_listener(&config, listen, mqtt_tls.clone(), credentials.clone(), routes, &clock, &spans).await?)
             }
             None => None,
         };
@@ -373,6 +373,7 @@ async fn mqtt_listener(
     credentials: Option<Credentials>,
     routes: mqtt::Routes,
     clock: &Clock,
+    spans: &Spans,
 ) -> anyhow::Result<mqtt::Listener> {
     let limits = mqtt::Limits {
         max_packet_bytes: config.mqtt.max_packet.as_usize(),
@@ -383,7 +384,8 @@ async fn mqtt_listener(
         max_sessions: config.mqtt.max_sessions,
         ..mqtt::Limits::default()
     };
-    let settings = mqtt::Settings { listen, tls, credentials, limits, clock: clock.clone(), routes };
+    let (clock, spans) = (clock.clone(), spans.clone());
+    let settings = mqtt::Settings { listen, tls, credentials, limits, clock, routes, spans };
     Ok(mqtt::Listener::bind(settings).await?)
 }
 

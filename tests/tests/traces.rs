@@ -1,6 +1,8 @@
 //! Promise: a trace goes on through the agent, and its spans reach a collector by OTLP; a collector that is away costs no event.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,7 +11,7 @@ use godwit_tests::manifests::Trigger;
 use godwit_tests::node::{DEFAULT_BROKER, Node};
 use godwit_tests::sink::Sink;
 use godwit_tests::wait::{self, Seen};
-use godwit_tests::{http, lab::Lab};
+use godwit_tests::{http, lab::Lab, mqtt};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +26,25 @@ fn agent(lab: &Lab, to: &str, collector: &str) -> Result<Node> {
     agent.set("tracing.otlp-endpoint", collector);
     agent.start()?;
     Ok(agent)
+}
+
+/// The spans by their name, once there are as many.
+fn exported(collector: &Sink, least: usize) -> Result<BTreeMap<String, Value>> {
+    wait::until("the spans are exported", LIMIT, || {
+        let bodies = collector.deliveries();
+        let mut spans = BTreeMap::new();
+        for body in &bodies {
+            let json: Value = serde_json::from_slice(&body.body).unwrap_or_default();
+            for span in json["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().into_iter().flatten() {
+                spans.insert(span["name"].as_str().unwrap_or_default().to_owned(), span.clone());
+            }
+        }
+        if spans.len() >= least && bodies.iter().all(|body| body.path == "/v1/traces") {
+            Seen::Yes(spans)
+        } else {
+            Seen::NotYet(format!("{spans:?}"))
+        }
+    })
 }
 
 #[test]
@@ -43,21 +64,7 @@ fn a_trace_goes_on_to_the_subscriber_and_its_spans_to_the_collector() -> Result<
         let delivered = sink.wait(1, LIMIT)?;
         let came = delivered.first().context("one")?.header("ce-traceparent").to_owned();
         ensure!(came.starts_with(&format!("00-{TRACE}-")) && !came.contains(PARENT), "{came}");
-        let spans = wait::until("both spans are exported", LIMIT, || {
-            let bodies = collector.deliveries();
-            let mut spans = BTreeMap::new();
-            for body in &bodies {
-                let json: Value = serde_json::from_slice(&body.body).unwrap_or_default();
-                for span in json["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().into_iter().flatten() {
-                    spans.insert(span["name"].as_str().unwrap_or_default().to_owned(), span.clone());
-                }
-            }
-            if spans.len() >= 2 && bodies.iter().all(|body| body.path == "/v1/traces") {
-                Seen::Yes(spans)
-            } else {
-                Seen::NotYet(format!("{spans:?}"))
-            }
-        })?;
+        let spans = exported(&collector, 2)?;
         let (ingress, dispatch) = (&spans["broker:default.default"], &spans["trigger:t.default"]);
         ensure!(ingress["traceId"] == TRACE && dispatch["traceId"] == TRACE, "{spans:?}");
         ensure!(ingress["parentSpanId"] == PARENT && dispatch["parentSpanId"] == ingress["spanId"], "{spans:?}");
@@ -65,6 +72,31 @@ fn a_trace_goes_on_to_the_subscriber_and_its_spans_to_the_collector() -> Result<
             came.contains(dispatch["spanId"].as_str().unwrap_or("none")),
             "the subscriber continues the attempt: {came}"
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn what_comes_by_mqtt_is_part_of_the_trace_that_it_brings() -> Result<()> {
+    lab::run(|lab| {
+        let (sink, collector) = (Sink::start()?, Sink::start()?);
+        let agent = agent(lab, &sink.url(), &collector.url())?;
+        let event =
+            format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","traceparent":"00-{TRACE}-{PARENT}-01"}}"#);
+        let mut out = Vec::new();
+        mqtt::connect(&mut out, "device", true, 0, None);
+        mqtt::publish(&mut out, "t", 1, 1, false, event.as_bytes());
+        let mut device = TcpStream::connect(agent.mqtt())?;
+        device.set_read_timeout(Some(LIMIT))?;
+        device.write_all(&out)?;
+        // CONNACK and PUBACK.
+        device.read_exact(&mut [0; 8])?;
+        sink.wait(1, LIMIT)?;
+        let spans = exported(&collector, 2)?;
+        for name in ["broker:default.default", "trigger:t.default"] {
+            let span = &spans[name];
+            ensure!(span["traceId"] == TRACE && span["parentSpanId"] == PARENT, "{name}: {spans:?}");
+        }
         Ok(())
     })
 }

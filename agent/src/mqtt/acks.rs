@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use godwit_mesh::broker::Claim;
 use godwit_mesh::journal::{Receipt, Refused};
+use godwit_mesh::observe::Span;
 
 use super::fanout::Message;
 use super::routes::Route;
@@ -80,6 +81,8 @@ pub(super) struct Run {
     pub(super) publishes: u64,
     /// Which of them are stored, where a Broker stores no duplicates.
     pub(super) claim: Option<Box<Claim>>,
+    /// Its publishes' spans, over when it leaves the queue. None where there are no traces.
+    pub(super) spans: Vec<Span>,
     /// How many bytes of packets are kept of it.
     packets: usize,
     /// What goes to live subscribers once it is durable.
@@ -89,7 +92,7 @@ pub(super) struct Run {
 impl Run {
     /// A run without packets of its own to try again or messages for subscribers.
     pub(super) fn plain(outcome: Outcome, count: usize) -> Self {
-        Self { outcome, count, route: None, publishes: 0, claim: None, packets: 0, messages: Vec::new() }
+        Self { outcome, count, route: None, publishes: 0, claim: None, spans: Vec::new(), packets: 0, messages: Vec::new() }
     }
 
     /// The receipt of its append.
@@ -97,6 +100,15 @@ impl Run {
         match &self.outcome {
             Outcome::Receipt(receipt) => Some(receipt),
             Outcome::Known(_) => None,
+        }
+    }
+
+    /// Its outcome is final: its spans are over.
+    fn end_spans(&mut self) {
+        for mut span in self.spans.drain(..) {
+            if let Outcome::Known(Err(refused)) = &self.outcome {
+                span.failed(&refused.to_string());
+            }
         }
     }
 
@@ -237,7 +249,8 @@ impl Acks {
 
     /// Takes the head and hands each of its acknowledgements to `each`.
     pub(super) fn pop(&mut self, mut each: impl FnMut(Ack)) -> Option<Run> {
-        let run = self.queues.runs.pop_front()?;
+        let mut run = self.queues.runs.pop_front()?;
+        run.end_spans();
         for ack in self.queues.acks.drain(..run.count.min(self.queues.acks.len())) {
             self.pubacks -= usize::from(ack.kind == AckKind::Puback);
             each(ack);

@@ -4,7 +4,7 @@
 //! kept as it came, and appended again behind what was appended before it: the client cannot be told.
 
 use godwit_mesh::broker::Claim;
-use godwit_mesh::event::{MqttPublish, encode_publish};
+use godwit_mesh::event::MqttPublish;
 use godwit_mesh::journal::{Receipt, Refused};
 
 use super::acks::{Outcome, Run};
@@ -56,10 +56,6 @@ impl Inbound {
         let mut without_alias = Vec::new();
         let mut key = Vec::new();
         let value = qos2::value(self.expiry_seconds);
-        let encode = |out: &mut Vec<u8>, record: &MqttPublish<'_>| match &route.mapping {
-            Some(mapping) => mapping.encode(out, record, arrival_ms),
-            None => encode_publish(out, record, arrival_ms),
-        };
         let receipt = route.journal.append_after(before, |append| {
             for (at, (publish, topic)) in publishes.iter().enumerate() {
                 let record = self.record(session, publish, topic, &mut without_alias);
@@ -68,8 +64,8 @@ impl Inbound {
                     qos2::key(&mut key, &session.client_id, publish.packet_id);
                 }
                 match (wanted(at), has_fact) {
-                    (true, true) => append.event_with_fact(&key, &value, |out| encode(out, &record)),
-                    (true, false) => append.event(|out| encode(out, &record)),
+                    (true, true) => append.event_with_fact(&key, &value, |out| route.encode(out, &record, arrival_ms)),
+                    (true, false) => append.event(|out| route.encode(out, &record, arrival_ms)),
                     (false, true) => append.put(&key, &value),
                     (false, false) => {}
                 }
@@ -104,7 +100,7 @@ impl Inbound {
     }
 
     /// A publish as it is stored.
-    fn record<'a>(
+    pub(super) fn record<'a>(
         &self,
         session: &'a Session,
         publish: &'a Publish<'_>,

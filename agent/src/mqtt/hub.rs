@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use godwit_mesh::clock::Clock;
 use godwit_mesh::door::{Credentials, Identity};
-use godwit_mesh::event::{MqttPublish, encode_publish};
+use godwit_mesh::event::MqttPublish;
 use godwit_mesh::journal::Refused;
+use godwit_mesh::observe::Spans;
 use godwit_mesh::room::Room;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -26,6 +27,7 @@ use super::session::{Order, Session};
 use super::status::Counters;
 use super::subscriptions::{Options, Subscriptions};
 use super::table::{Evicted, Table};
+use super::trace;
 use super::will::{KeptWill, WillRoom};
 
 /// How often a will is tried again when the journal is busy, and how long.
@@ -46,6 +48,8 @@ pub(super) struct Hub {
     pub(super) routes: Routes,
     pub(super) credentials: Option<Credentials>,
     pub(super) counters: Counters,
+    /// Traces of what goes into Brokers.
+    pub(super) spans: Spans,
     /// For packets that are large and not whole yet.
     pub(super) room: Room,
     pub(super) wills: WillRoom,
@@ -69,7 +73,13 @@ pub(super) struct Due {
 }
 
 impl Hub {
-    pub(super) fn new(limits: Limits, clock: Clock, routes: Routes, credentials: Option<Credentials>) -> Self {
+    pub(super) fn new(
+        limits: Limits,
+        clock: Clock,
+        routes: Routes,
+        credentials: Option<Credentials>,
+        spans: Spans,
+    ) -> Self {
         let hub = Self {
             room: Room::new(limits.partial_bytes.max(limits.max_packet_bytes)),
             wills: WillRoom::new(limits.will_bytes),
@@ -78,6 +88,7 @@ impl Hub {
             routes,
             credentials,
             counters: Counters::default(),
+            spans,
             open: AtomicUsize::new(0),
             newcomers: Newcomers::default(),
             sessions: Mutex::default(),
@@ -220,14 +231,11 @@ impl Hub {
                 properties: &will.properties,
                 payload: &will.payload,
             };
+            let mut span = trace::begin(&self.spans, route, &record);
             let mut stored = Err(Refused::Busy);
             for _ in 0..WILL_TRIES {
                 let arrival_ms = self.clock.wall_ms();
-                let encode = |out: &mut Vec<u8>| match &route.mapping {
-                    Some(mapping) => mapping.encode(out, &record, arrival_ms),
-                    None => encode_publish(out, &record, arrival_ms),
-                };
-                stored = match route.journal.append(|append| append.event(encode)) {
+                stored = match route.journal.append(|append| append.event(|out| route.encode(out, &record, arrival_ms))) {
                     Ok(receipt) => receipt.await.map(|_| ()),
                     Err(refused) => Err(refused),
                 };
@@ -239,6 +247,7 @@ impl Hub {
             if let Err(refused) = stored {
                 warn!(client = &*session.client_id, topic = will.topic, %refused, "a will could not be stored");
                 self.count_refusal(&refused, 1);
+                span.iter_mut().for_each(|span| span.failed(&refused.to_string()));
                 return;
             }
             if let Some(mapping) = &route.mapping {

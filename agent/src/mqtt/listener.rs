@@ -9,6 +9,7 @@ use std::time::Duration;
 use godwit_mesh::clock::Clock;
 use godwit_mesh::door::{Credentials, ServerTls};
 use godwit_mesh::http::metrics::Metrics;
+use godwit_mesh::observe::Spans;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Where publishes go.
     pub routes: Routes,
+    /// Traces of what goes into Brokers.
+    pub spans: Spans,
 }
 
 /// Why a listener could not be opened.
@@ -114,11 +117,11 @@ impl Listener {
     /// # Errors
     /// See [`ListenError`].
     pub async fn bind(settings: Settings) -> Result<Self, ListenError> {
-        let Settings { listen, tls, credentials, limits, clock, routes } = settings;
+        let Settings { listen, tls, credentials, limits, clock, routes, spans } = settings;
         let bind = |source| ListenError::Bind { addr: listen, source };
         let socket = TcpListener::bind(listen).await.map_err(bind)?;
         let addr = socket.local_addr().map_err(bind)?;
-        let hub = Arc::new(Hub::new(limits, clock, routes, credentials));
+        let hub = Arc::new(Hub::new(limits, clock, routes, credentials, spans));
         Ok(Self { hub, socket, addr, tls })
     }
 

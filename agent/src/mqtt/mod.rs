@@ -4,7 +4,8 @@
 //! [`connection`] reads its packets ([`packet`]), [`publish`] takes them and [`append`] puts them into the journal that
 //! [`routes`] names, as its [`mapping`] has them; it acknowledges ([`acks`], [`answer`]) what the journal has made durable, and
 //! [`fanout`] carries it on to live [`subscriptions`]. [`hub`] is what connections share, [`seat`] a connection's hold on its
-//! session, [`table`] the sessions, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash.
+//! session, [`table`] the sessions, [`session`] what belongs to a client id, [`qos2`] what of it survives a crash, [`trace`] makes the
+//! spans.
 //!
 //! PUBACK and PUBREC leave only after the event is on disk, in the order in which the publishes came. Subscriptions are live
 //! only: what a client missed while it was away is not kept, and nothing is retained. Persistent sessions are to read the
@@ -33,6 +34,7 @@ mod session;
 mod status;
 mod subscriptions;
 mod table;
+mod trace;
 mod transport;
 mod will;
 

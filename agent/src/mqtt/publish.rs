@@ -28,6 +28,7 @@ use super::qos2::{self, Handshakes, Open};
 use super::rate::Rate;
 use super::routes::Table;
 use super::session::Session;
+use super::trace;
 
 /// Why no more of what has come can be looked at now.
 #[derive(Debug)]
@@ -316,7 +317,7 @@ impl Inbound {
             run.publishes = claim.as_deref().map_or(batch.publishes.len(), stored) as u64;
         }
         run.claim = claim;
-        let has_subscribers = hub.has_subscribers();
+        let (has_subscribers, traced) = (hub.has_subscribers(), hub.spans.is_on());
         for (publish, topic) in &batch.publishes {
             hub.count_publish(publish);
             if publish.qos == 2 {
@@ -329,6 +330,11 @@ impl Inbound {
                     // Refused: it is left over once more after the next start.
                     let _ = old.append(|append| append.delete(&key));
                 }
+            }
+            if traced {
+                let mut without_alias = Vec::new();
+                let record = self.record(session, publish, topic, &mut without_alias);
+                run.spans.extend(trace::begin(&hub.spans, route, &record));
             }
             if has_subscribers {
                 run.messages.extend(message_for_subscribers(hub, publish, topic.name()));

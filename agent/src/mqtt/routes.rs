@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use godwit_mesh::broker::Broker;
+use godwit_mesh::event::{MqttPublish, encode_publish};
 use godwit_mesh::journal::Journal;
 
 use super::mapping::Mapping;
@@ -78,6 +79,15 @@ impl Route {
     #[must_use]
     pub fn to_journal(journal: Journal) -> Self {
         Self { journal, broker: None, mapping: None }
+    }
+
+    /// Appends the stored form of a publish that goes this way.
+    #[inline]
+    pub(super) fn encode(&self, out: &mut Vec<u8>, publish: &MqttPublish<'_>, arrival_ms: Option<u64>) {
+        match &self.mapping {
+            Some(mapping) => mapping.encode(out, publish, arrival_ms),
+            None => encode_publish(out, publish, arrival_ms),
+        }
     }
 }
 

@@ -9,3 +9,4 @@ mod qos2;
 mod site;
 mod subscribe;
 mod tls;
+mod traces;

@@ -13,6 +13,7 @@ use godwit_mesh::door::{Credentials, ServerTls};
 use godwit_mesh::event::StoredEvent;
 use godwit_mesh::journal::{Item, Journal, Offset, Options};
 use godwit_mesh::names::{AgentId, BrokerName};
+use godwit_mesh::observe::Spans;
 use godwit_mesh::storage::Disk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -46,6 +47,7 @@ pub struct Plan {
     pub two_journals: bool,
     /// The journal is a Broker's, which stores no duplicates for so long.
     pub deduplication_ms: Option<u64>,
+    pub spans: Spans,
 }
 
 fn open(dir: &Path, name: &str, options: &Options) -> Journal {
@@ -105,6 +107,7 @@ impl Site {
             limits: plan.limits.clone(),
             clock: clock.clone(),
             routes,
+            spans: plan.spans.clone(),
         };
         let listener = Listener::bind(settings).await.expect("a free port");
         let (addr, handle, shutdown) = (listener.local_addr(), listener.handle(), CancellationToken::new());

@@ -122,6 +122,12 @@ impl TraceContext {
         (trace != 0 && span != 0).then_some(Self { trace, span, sampled })
     }
 
+    /// Whether its spans are exported.
+    #[must_use]
+    pub const fn is_sampled(self) -> bool {
+        self.sampled
+    }
+
     /// As `traceparent` has it.
     #[must_use]
     pub fn to_text(self) -> String {

@@ -235,7 +235,8 @@ impl StoredEvent {
     }
 
     /// Whether it came as an event, and not as a publish that was made one, whose `id` says where it is stored.
-    pub(crate) fn came_as_event(&self) -> bool {
+    #[must_use]
+    pub fn came_as_event(&self) -> bool {
         !matches!(self.kind(), WRAPPED | MAPPED)
     }
 
