@@ -64,10 +64,12 @@ fn a_trace_goes_on_to_the_subscriber_and_its_spans_to_the_collector() -> Result<
         let delivered = sink.wait(1, LIMIT)?;
         let came = delivered.first().context("one")?.header("ce-traceparent").to_owned();
         ensure!(came.starts_with(&format!("00-{TRACE}-")) && !came.contains(PARENT), "{came}");
-        let spans = exported(&collector, 2)?;
+        let spans = exported(&collector, 3)?;
         let (ingress, dispatch) = (&spans["broker:default.default"], &spans["trigger:t.default"]);
         ensure!(ingress["traceId"] == TRACE && dispatch["traceId"] == TRACE, "{spans:?}");
         ensure!(ingress["parentSpanId"] == PARENT && dispatch["parentSpanId"] == ingress["spanId"], "{spans:?}");
+        let filter = &spans["filter:t.default"];
+        ensure!(filter["traceId"] == TRACE && filter["parentSpanId"] == ingress["spanId"], "{spans:?}");
         ensure!(
             came.contains(dispatch["spanId"].as_str().unwrap_or("none")),
             "the subscriber continues the attempt: {came}"
@@ -92,8 +94,8 @@ fn what_comes_by_mqtt_is_part_of_the_trace_that_it_brings() -> Result<()> {
         // CONNACK and PUBACK.
         device.read_exact(&mut [0; 8])?;
         sink.wait(1, LIMIT)?;
-        let spans = exported(&collector, 2)?;
-        for name in ["broker:default.default", "trigger:t.default"] {
+        let spans = exported(&collector, 3)?;
+        for name in ["broker:default.default", "filter:t.default", "trigger:t.default"] {
             let span = &spans[name];
             ensure!(span["traceId"] == TRACE && span["parentSpanId"] == PARENT, "{name}: {spans:?}");
         }

@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::index::Index;
 use super::intake::key_of;
+use super::judge::Judge;
 use super::live::Live;
 use super::pages::{Owner, Pages};
 use super::plan::Plan;
@@ -26,6 +27,7 @@ use crate::event::StoredEvent;
 use crate::filter::Key;
 use crate::journal::{DropReason, Item, Journal, Offset, ReadError};
 use crate::names::AgentId;
+use crate::observe::Spans;
 
 /// How much is read at once.
 pub(crate) const READ_BYTES: usize = 32 << 10;
@@ -57,6 +59,7 @@ struct Shared {
     journal: Journal,
     agent: Option<AgentId>,
     pages: Arc<Pages>,
+    spans: Spans,
     state: Mutex<State>,
     /// Somebody came to an empty feed.
     woken: Notify,
@@ -112,10 +115,11 @@ pub(crate) struct Taken {
 
 impl Feed {
     /// Starts the feed of a journal. Call within a runtime.
-    pub(crate) fn start(journal: Journal, agent: Option<AgentId>, pages: Arc<Pages>) -> Self {
+    pub(crate) fn start(journal: Journal, agent: Option<AgentId>, pages: Arc<Pages>, spans: Spans) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::new(Shared { number, journal, agent, pages, state: Mutex::default(), woken: Notify::new() });
+        let shared =
+            Arc::new(Shared { number, journal, agent, pages, spans, state: Mutex::default(), woken: Notify::new() });
         let stop = CancellationToken::new();
         let (task, ended) = (shared.clone(), stop.clone());
         tokio::spawn(async move {
@@ -143,6 +147,11 @@ impl Feed {
     /// Whose events these are where they do not say it themselves.
     pub(crate) fn agent(&self) -> Option<&AgentId> {
         self.shared.agent.as_ref()
+    }
+
+    /// Traces of what filters say.
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.shared.spans
     }
 
     /// A place for a Trigger that has looked at everything before `at` and is near the end of the journal. It looks at what lies
@@ -241,7 +250,14 @@ impl State {
     }
 
     /// Gives one event to all who want it.
-    fn give(&mut self, stored: Option<&StoredEvent>, offset: Offset, found: &mut Vec<u32>, scratch: &mut String) {
+    fn give(
+        &mut self,
+        stored: Option<&StoredEvent>,
+        offset: Offset,
+        spans: &Spans,
+        found: &mut Vec<u32>,
+        scratch: &mut String,
+    ) {
         found.clear();
         self.position = offset;
         match stored {
@@ -249,17 +265,12 @@ impl State {
             // What cannot be read cannot be judged: everybody gets it, and it ends as a dead letter.
             None => found.extend((0_u32..).zip(&self.members).filter(|(_, m)| m.is_some()).map(|(number, _)| number)),
         }
+        let judge = stored.map(|event| Judge::of(event, spans, scratch));
         let mut key = None;
         for number in found.iter().copied() {
             let Some(member) = self.member(number).filter(|m| m.left.is_none() && m.from <= offset) else { continue };
-            if let Some(event) = stored {
-                let verdict = member.plan.filter.judge(event, scratch);
-                if verdict.faults > 0 {
-                    member.live.faults(verdict.faults);
-                }
-                if !verdict.wanted {
-                    continue;
-                }
+            if judge.as_ref().is_some_and(|judge| !judge.is_wanted(&member.plan, &member.live, scratch)) {
+                continue;
             }
             if member.queue.len() >= QUEUE {
                 member.notify.notify_one();
@@ -376,7 +387,7 @@ impl Shared {
                 Item::Event { epoch, offset, body } => {
                     bytes += body.len();
                     let stored = StoredEvent::new(body.clone(), *epoch, *offset, self.agent.as_ref()).ok();
-                    state.give(stored.as_ref(), *offset, found, scratch);
+                    state.give(stored.as_ref(), *offset, &self.spans, found, scratch);
                 }
                 Item::Skip { from, to, reason } => state.lose(*from, *to, *reason),
                 Item::Unwanted { to, .. } => state.position = *to,

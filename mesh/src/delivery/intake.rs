@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::feed::{Feed, NEAR, READ_BYTES, Seat};
+use super::judge::Judge;
 use super::live::Live;
 use super::pages::{Look, Owner};
 use super::plan::Plan;
@@ -128,12 +129,12 @@ impl Intake {
             match item {
                 Item::Event { epoch, offset, body } => {
                     let stored = StoredEvent::new(body.clone(), *epoch, *offset, self.feed.agent()).ok();
-                    let verdict = stored.as_ref().map(|event| self.plan.filter.judge(event, &mut self.scratch));
-                    if let Some(faults) = verdict.map(|verdict| verdict.faults).filter(|faults| *faults > 0) {
-                        self.live.faults(faults);
-                    }
+                    let wanted = |event: &StoredEvent| {
+                        let judge = Judge::of(event, self.feed.spans(), &mut self.scratch);
+                        judge.is_wanted(&self.plan, &self.live, &mut self.scratch)
+                    };
                     // What cannot be read cannot be judged: it is treated as wanted, and ends as a dead letter.
-                    if verdict.is_none_or(|verdict| verdict.wanted) {
+                    if stored.as_ref().is_none_or(wanted) {
                         let ordered = self.plan.parallelism > 1;
                         let key = stored.filter(|_| ordered).and_then(|event| key_of(&event, &mut self.scratch));
                         if window.accept(*offset, key) {

@@ -6,12 +6,12 @@
 //!
 //! The files follow the way of an event: `triggers` holds the sets, `apply` puts one in the place of another and starts tasks,
 //! `identity` keeps their uids, `plan` says what a task does (`target` and `services` where its events go). `feed` reads a Broker
-//! for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from. `dispatcher` is the task,
-//! `window` what it has under way and how far its cursor may go, `ahead` how a restart finds that again, `circuit` and `room` hold
-//! it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens` and `handshake` before it) and `pool`
-//! its connection, `local_mqtt` the publish on our own listener, `outcome` and `policy` decide what follows a failure, `retired`
-//! keeps who is gone for good, `store` puts replies into a Broker, `dead_letter` keeps what could not be delivered, `letters` gives
-//! it back into people's hands, `live` and `times` tell of it all.
+//! for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from; both ask filters by
+//! `judge`. `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds
+//! that again, `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens`
+//! and `handshake` before it) and `pool` its connection, `local_mqtt` the publish on our own listener, `outcome` and `policy`
+//! decide what follows a failure, `retired` keeps who is gone for good, `store` puts replies into a Broker, `dead_letter` keeps
+//! what could not be delivered, `letters` gives it back into people's hands, `live` and `times` tell of it all.
 
 mod ahead;
 mod apply;
@@ -24,6 +24,7 @@ mod handshake;
 pub(crate) mod identity;
 mod index;
 mod intake;
+mod judge;
 pub mod letters;
 mod live;
 mod local_mqtt;

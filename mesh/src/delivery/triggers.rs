@@ -79,7 +79,7 @@ pub struct DeliverySettings {
     pub tokens: BTreeMap<String, PathBuf>,
     /// Where `mqtt:` subscribers are.
     pub listener: LocalListener,
-    /// Traces of deliveries.
+    /// Traces of what filters say, and of deliveries.
     pub spans: Spans,
 }
 
@@ -110,7 +110,8 @@ impl Context {
         if let Some(feed) = feeds.get(broker.name()).and_then(Weak::upgrade) {
             return feed;
         }
-        let feed = Arc::new(Feed::start(broker.journal().clone(), self.brokers.agent().cloned(), self.pages.clone()));
+        let (agent, pages, spans) = (self.brokers.agent().cloned(), self.pages.clone(), self.settings.spans.clone());
+        let feed = Arc::new(Feed::start(broker.journal().clone(), agent, pages, spans));
         feeds.insert(broker.name().clone(), Arc::downgrade(&feed));
         feed
     }

@@ -62,6 +62,8 @@ pub struct TraceContext {
 /// What a span's maker is to the one it speaks with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
+    /// It speaks with nobody.
+    Internal = 1,
     /// It answers.
     Server = 2,
     /// It asks.
@@ -145,8 +147,7 @@ impl Spans {
         clock: Clock,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (queue, taken) = mpsc::channel(QUEUE);
-        let inner = Arc::new(Inner { queue, clock, exported: AtomicU64::new(0), dropped: AtomicU64::new(0) });
+        let (inner, taken) = Inner::new(clock);
         let mut endpoint = endpoint.clone();
         if endpoint.path() == "/" {
             endpoint.set_path("/v1/traces");
@@ -202,6 +203,13 @@ impl Spans {
             let help = "Spans dropped because the collector was slow, away or refused them.";
             samples.counter("godwit_spans_dropped", help, &[], dropped.load(Ordering::Relaxed));
         });
+    }
+}
+
+impl Inner {
+    fn new(clock: Clock) -> (Arc<Self>, mpsc::Receiver<Finished>) {
+        let (queue, taken) = mpsc::channel(QUEUE);
+        (Arc::new(Self { queue, clock, exported: AtomicU64::new(0), dropped: AtomicU64::new(0) }), taken)
     }
 }
 
@@ -350,6 +358,16 @@ async fn post(plain: &Plain, secure: Option<&Secure>, endpoint: &Url, body: Stri
         why
     })?;
     if status.status().is_success() { Ok(()) } else { Err(format!("it answered {}", status.status())) }
+}
+
+#[cfg(test)]
+impl Spans {
+    /// For tests: what takes those that have ended since, as they would be exported.
+    pub(crate) fn caught() -> (Self, impl FnMut() -> Vec<Value>) {
+        let (inner, mut taken) = Inner::new(Clock::manual(1_800_000_000_000));
+        let take = move || std::iter::from_fn(|| taken.try_recv().ok()).map(|span| span.to_json()).collect();
+        (Self(Some(inner)), take)
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod running;
 mod sending;
 mod sets;
 mod sink;
+mod traces;
 mod webhooks;
 mod world;
 

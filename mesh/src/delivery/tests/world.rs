@@ -16,6 +16,7 @@ use crate::event::{Event, StoredEvent, encode_event};
 use crate::journal::{ConsumerStatus, Item, Journal, Offset, Options};
 use crate::manifest::{Manifests, parse_str};
 use crate::names::{AgentId, BrokerName};
+use crate::observe::Spans;
 use crate::storage::{Disk, Storage};
 
 /// What deliveries in tests go by.
@@ -28,7 +29,7 @@ pub(crate) fn settings() -> DeliverySettings {
         clock: Clock::system(),
         tokens: BTreeMap::new(),
         listener: LocalListener::none(),
-        spans: crate::observe::Spans::default(),
+        spans: Spans::default(),
     }
 }
 
@@ -51,6 +52,11 @@ impl World {
     pub(super) async fn open_with(dir: &Path, tokens: BTreeMap<String, PathBuf>, listener: LocalListener) -> Self {
         let disk = Arc::new(Disk::new(dir).expect("a folder"));
         Self::with(disk, DeliverySettings { tokens, listener, ..settings() }).await
+    }
+
+    /// With traces.
+    pub(super) async fn traced(dir: &Path, spans: Spans) -> Self {
+        Self::with(Arc::new(Disk::new(dir).expect("a folder")), DeliverySettings { spans, ..settings() }).await
     }
 
     async fn with(disk: Arc<dyn Storage>, settings: DeliverySettings) -> Self {
