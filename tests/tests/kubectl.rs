@@ -229,7 +229,8 @@ fn apply_in_both_modes_get_patch_diff_wait_and_delete() -> Result<()> {
         }
         kubectl.run(&["label", "trigger", "kept", "--overwrite", "site=south"])?;
         let all = "/apis/eventing.knative.dev/v1/namespaces/default/triggers";
-        let list: Value = serde_json::from_str(&kubectl.run(&["delete", "--raw", &format!("{all}?labelSelector=site%3Dnorth")])?)?;
+        let list: Value =
+            serde_json::from_str(&kubectl.run(&["delete", "--raw", &format!("{all}?labelSelector=site%3Dnorth")])?)?;
         assert_eq!((&list["kind"], list["items"].as_array().map(Vec::len)), (&"TriggerList".into(), Some(2)), "{list}");
         assert_eq!(kubectl.run(&["get", "triggers", "-o", "name"])?.trim(), "trigger.eventing.knative.dev/kept");
         let finalizers = |list: &str| format!("{{\"metadata\":{{\"finalizers\":[{list}]}}}}");
