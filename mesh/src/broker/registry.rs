@@ -45,6 +45,8 @@ pub struct BrokerSettings {
     pub deduplication_ms: Option<u64>,
     /// What is kept, where it is not what holds for all.
     pub retention: Retention,
+    /// Whether nothing may be posted to it: a Channel whose object is gone.
+    pub closed: bool,
 }
 
 /// A Broker's own retention; what is not said is as for all Brokers.
@@ -73,7 +75,7 @@ impl Retention {
 
 impl Default for BrokerSettings {
     fn default() -> Self {
-        Self { uplink: true, deduplication_ms: None, retention: Retention::default() }
+        Self { uplink: true, deduplication_ms: None, retention: Retention::default(), closed: false }
     }
 }
 

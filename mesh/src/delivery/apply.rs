@@ -232,7 +232,9 @@ impl Inner {
         }
         let objects = self.broker_objects(None);
         for broker in self.context.brokers.list() {
-            let none = || BrokerSettings { uplink: !broker.name().is_channel(), ..BrokerSettings::default() };
+            // A Broker goes on without an object; a Channel is nobody's then.
+            let closed = broker.name().is_channel();
+            let none = || BrokerSettings { uplink: !closed, closed, ..BrokerSettings::default() };
             broker.set(objects.get(broker.name()).map_or_else(none, BrokerObject::settings));
         }
         self.context.brokers.share();
@@ -305,7 +307,13 @@ impl Inner {
 
 /// Removes a Trigger's cursor, uid and last mark.
 async fn forget_one(broker: &Broker, of: &ObjectKey, uid: &str) {
-    broker.journal().remove_consumer(&consumer_name(of, uid));
+    let (journal, consumer) = (broker.journal(), consumer_name(of, uid));
+    let waiting = journal.consumers().iter().find(|c| c.name == consumer).map(|c| journal.next_offset().since(c.cursor));
+    if let Some(events @ 1..) = waiting {
+        tracing::warn!(trigger = %of, broker = %broker.name(), events,
+            "a Trigger was removed that had not come to the end: what it would have sent of these is not sent");
+    }
+    journal.remove_consumer(&consumer);
     let key = identity::key(of);
     let gone = retired::key(uid);
     let forgotten = append(broker.journal(), |append| {

@@ -96,6 +96,7 @@ impl BrokerObject {
             uplink: self.uplink(),
             deduplication_ms: self.annotations.deduplication_window.map(IsoDuration::as_millis),
             retention: self.annotations.retention,
+            closed: false,
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error::ManifestError;
 use super::object::{Object, label};
-use super::set::Manifests;
+use super::set::{MAX_OBJECTS, Manifests};
 
 /// Largest manifest file in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -34,8 +34,10 @@ impl Document {
 /// # Errors
 /// When the text is neither YAML nor JSON, or a list has no items.
 pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
-    let parsed: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|e| ManifestError::file(file, one_line(&e.to_string())))?;
+    // A file may hold a whole set; other bounds against hostile YAML are the library's.
+    let budget = serde_saphyr::budget! { max_documents: MAX_OBJECTS, max_nodes: 40 * MAX_OBJECTS };
+    let parsed: Vec<Value> = serde_saphyr::from_multiple_with_options(text, serde_saphyr::options! { budget: budget })
+        .map_err(|e| ManifestError::file(file, one_line(&e.to_string())))?;
     let mut found = Vec::new();
     for (i, document) in parsed.into_iter().enumerate() {
         let place = format!("document {}", i + 1);

@@ -166,7 +166,8 @@ impl Objects {
     ) -> Result<Changed, ApiError> {
         let before = entry.map(|entry| parsed(&entry.text));
         let mut after = object;
-        self.stamp(key, before.as_ref(), &mut after)?;
+        let written = entry.is_some_and(|entry| entry.owner.is_some());
+        self.stamp(key, before.as_ref(), written, &mut after)?;
         if let Some(before) = &before {
             never_changing(key, before, &after)?;
             if let Some(gone) = self.let_go(key, before, &after, &warnings, change.dry_run).await? {
@@ -243,7 +244,8 @@ impl Objects {
     }
 
     /// Sets what only the server sets, and holds the revision that the writer knew against the one that there is.
-    fn stamp(&self, key: &Key, before: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
+    /// `written` says whether `before` is an object, or only what is shown of a Broker that has none.
+    fn stamp(&self, key: &Key, before: Option<&Value>, written: bool, object: &mut Value) -> Result<(), ApiError> {
         let text = |object: &Value, name: &str| {
             object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).map(str::to_owned)
         };
@@ -257,7 +259,11 @@ impl Objects {
                 if text(object, "uid").is_some_and(|given| Some(&given) != uid.as_ref()) {
                     return Err(ApiError::Conflict(format!("the uid of {} is another", qualified(key.kind))));
                 }
-                (uid, text(before, "creationTimestamp"))
+                match written {
+                    true => (uid, text(before, "creationTimestamp")),
+                    // Shown without an object: what is written now is a new one, whose end can be told from what is shown after it.
+                    false => (None, self.clock().wall_ms().map(when::rfc3339)),
+                }
             }
             None => {
                 if known.is_some() {

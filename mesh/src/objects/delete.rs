@@ -16,7 +16,7 @@ use super::store::Objects;
 use super::view::{Entry, Key};
 use super::when;
 use crate::delivery::Owner;
-use crate::manifest::{FieldError, Manifests, Object, Strictness};
+use crate::manifest::{FieldError, Kind, Manifests, Object, Strictness};
 
 /// What became of an object that was deleted.
 #[derive(Debug)]
@@ -195,7 +195,10 @@ fn deletable(key: &Key, entry: &Entry) -> Result<(), ApiError> {
     match entry.owner {
         Some(Owner::Api) => may_change(key, entry),
         None => {
-            let why = format!("broker {} has no object: what is in it stays until the data folder goes", key.name);
+            let why = match key.kind {
+                Kind::EventType => format!("{} was found in what passes: it goes when its events have gone", key.name),
+                _ => format!("broker {} has no object: what is in it stays until the data folder goes", key.name),
+            };
             Err(ApiError::Conflict(why))
         }
         Some(owner) => Err(held(key, owner)),

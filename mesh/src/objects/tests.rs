@@ -501,3 +501,24 @@ async fn an_object_with_finalizers_is_marked_and_goes_with_the_last_of_them() {
     assert!(world.get(Kind::Trigger, "t").is_none());
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_broker_that_is_made_again_is_another_and_its_end_is_seen() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let world = World::open(dir.path()).await;
+    let broker = json!({"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "metadata": {"name": "ghost"}});
+    let uid = |object: &Value| object["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        seen.push(uid(&world.create(broker.clone()).await.expect("created")));
+        let start = world.objects.view().revision;
+        world.objects.delete(&key(Kind::Broker, "ghost"), None, None, false).await.expect("deleted");
+        let shown = uid(&world.get(Kind::Broker, "ghost").expect("its events are still there"));
+        assert!(!seen.contains(&shown), "who waits for the object's end sees another: {shown}");
+        let changes = world.objects.view().changes(start, 100).expect("known");
+        let whats: Vec<_> = changes.iter().filter(|c| c.key.kind == Kind::Broker).map(|c| c.what).collect();
+        assert_eq!(whats, [super::view::What::Deleted, super::view::What::Added]);
+    }
+    assert_ne!(seen[0], seen[1]);
+    world.close().await;
+}

@@ -160,7 +160,11 @@ impl View {
             let found = Wanted { owner: None, object: Some(object.clone()), part_of: None, here: true };
             wanted.entry(object.key()).or_insert(found);
         }
-        let gone: Vec<Key> = self.entries.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+        // An object and what is shown where there is none are two things, with a uid each.
+        let goes = |(key, entry): &(&Key, &Entry)| {
+            wanted.get(key).is_none_or(|wanted| wanted.owner.is_some() != entry.owner.is_some())
+        };
+        let gone: Vec<Key> = self.entries.iter().filter(goes).map(|(key, _)| key.clone()).collect();
         for key in gone {
             if let Some(entry) = self.entries.remove(&key) {
                 self.revision += 1;

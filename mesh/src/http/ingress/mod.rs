@@ -176,7 +176,11 @@ impl Ingress {
             (&Method::POST, Target::Default) => self.find(&self.default_name)?,
             (&Method::POST, Target::Broker(namespace, name)) => self.named(BrokerName::new(namespace, name))?,
             (&Method::POST, Target::Channel(namespace, name)) => self.named(BrokerName::channel(namespace, name))?,
-            (&Method::POST, Target::Flow(kind, namespace, name)) => self.named(flow::front(kind, namespace, name))?,
+            (&Method::POST, Target::Flow(kind, namespace, name)) => {
+                let front = flow::front(kind, namespace, name);
+                let front = front.map_err(|why| respond::problem(StatusCode::BAD_REQUEST, why))?;
+                self.find_as(&front, format_args!("{} {namespace}/{name}", kind.resource().name))?
+            }
             (&Method::POST, Target::Malformed) => {
                 let why = "events are posted to /{namespace}/{broker}, or to / for default/default";
                 return Err(respond::problem(StatusCode::BAD_REQUEST, why).into());
@@ -230,9 +234,13 @@ impl Ingress {
     }
 
     fn find(&self, name: &BrokerName) -> Result<Arc<Broker>, Box<Response>> {
-        Ok(self.brokers.get(name).ok_or_else(|| {
-            respond::problem(StatusCode::NOT_FOUND, format_args!("there is no {} {name} here", name.what()))
-        })?)
+        self.find_as(name, format_args!("{} {name}", name.what()))
+    }
+
+    fn find_as(&self, name: &BrokerName, shown: std::fmt::Arguments<'_>) -> Result<Arc<Broker>, Box<Response>> {
+        let found = self.brokers.get(name).filter(|broker| !broker.settings().closed);
+        let none = || respond::problem(StatusCode::NOT_FOUND, format_args!("there is no {shown} here")).into();
+        found.ok_or_else(none)
     }
 
     /// Stores those of the events that the Broker has not had yet, and answers how many: a duplicate is success (D7), and is

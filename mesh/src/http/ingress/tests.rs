@@ -484,3 +484,17 @@ async fn d7_duplicates_in_a_batch_and_many_at_once_are_stored_once() {
     assert!(posts.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
     assert_eq!(site.journal().next_offset(), Offset(3));
 }
+
+#[tokio::test]
+async fn d3_nothing_can_be_posted_to_a_channel_whose_object_is_gone() {
+    let site = Site::start().await;
+    let name = BrokerName::channel("site", "c").expect("a name");
+    let channel = site.brokers.ensure(&name).await.expect("made");
+    let post = |path: &'static str| site.ask(Method::POST, path, &BINARY, "{}");
+    assert_eq!(post("/channels/site/c").await.status, StatusCode::ACCEPTED);
+    channel.set(crate::broker::BrokerSettings { uplink: false, closed: true, ..Default::default() });
+    let answer = post("/channels/site/c").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.text);
+    let answer = post("/sequences/site/none").await;
+    assert!(answer.text.contains("there is no Sequence site/none here"), "{}", answer.text);
+}
