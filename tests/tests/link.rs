@@ -53,7 +53,9 @@ fn a_link_that_is_cut_after_the_commit_but_before_the_answer() -> Result<()> {
                 let uplink = pair.agent.consumer(DEFAULT_BROKER, "uplink")?;
                 uplink["delivered"].as_u64().with_context(|| format!("no delivered in {uplink}"))
             };
-            wait::at_least("answers come", SETTLE, answered()? + 50, answered)?;
+            // The first time the uplink may not have registered yet.
+            let before = wait::at_least("the uplink is there", SETTLE, 0, answered)?;
+            wait::at_least("answers come", SETTLE, before + 50, answered)?;
             pair.relay.hold(Way::Down, true);
             // What is stored from here on has an answer that never arrives. With its window full already the agent sends nothing
             // more: then it is that whose answers are lost.
