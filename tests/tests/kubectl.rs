@@ -239,6 +239,13 @@ fn apply_in_both_modes_get_patch_diff_wait_and_delete() -> Result<()> {
         assert!(kubectl.json(&["get", "trigger", "kept", "-o", "json"])?["metadata"]["deletionTimestamp"].is_string());
         kubectl.run(&["patch", "trigger", "kept", "--type=merge", "-p", &finalizers("")])?;
         assert!(kubectl.refused(&["get", "trigger", "kept"], "")?.contains("not found"));
+
+        // A Broker without an object is shown all the same; that its object has gone is seen, as often as it goes.
+        let broker = "apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata: {name: default}\n";
+        for _ in 0..2 {
+            kubectl.with(&["apply", "-f", "-"], broker)?;
+            assert!(kubectl.run(&["delete", "broker", "default", "--wait", "--timeout=20s"])?.contains("deleted"));
+        }
         Ok(())
     })
 }
