@@ -1,5 +1,6 @@
 //! `godwit-agent`: reads its configuration, starts the agent, and listens to signals.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -62,7 +63,8 @@ fn run(flags: Flags, only_check: bool) -> anyhow::Result<ExitCode> {
     }
     if only_check {
         check(&config)?;
-        println!("the configuration can be used");
+        // Nobody may be listening any more; the exit code says it too.
+        let _ = writeln!(std::io::stdout(), "the configuration can be used");
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = process::runtime().context("starting the runtime")?;

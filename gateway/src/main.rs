@@ -1,5 +1,6 @@
 //! `godwit-gateway`: reads its configuration, starts the gateway, and listens to signals.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,7 +64,8 @@ fn run(args: Args) -> anyhow::Result<()> {
     }
     if only_check {
         check(&config)?;
-        println!("the configuration can be used");
+        // Nobody may be listening any more; the exit code says it too.
+        let _ = writeln!(std::io::stdout(), "the configuration can be used");
         return Ok(());
     }
     let runtime = process::runtime().context("starting the runtime")?;

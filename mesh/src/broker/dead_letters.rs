@@ -63,6 +63,7 @@ impl Broker {
             let (storage, dir) = (self.storage.clone(), self.dead_letters_dir());
             let listed = tokio::task::spawn_blocking(move || storage.list(&dir)).await;
             match listed.unwrap_or_else(|e| Err(io::Error::other(e))) {
+                Ok(files) if files.is_empty() => return Ok(None),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(e) => return Err(BrokerError::Io { what: self.dead_letters_dir(), source: e }),

@@ -204,6 +204,19 @@ impl Deduplication {
     }
 }
 
+impl Broker {
+    /// Which of the events are to be stored, where the Broker de-duplicates; none: all of them.
+    ///
+    /// # Errors
+    /// When the journal's tail cannot be read.
+    pub(crate) async fn claim(&self, clock: &Clock, events: &[Event]) -> Result<Option<Claim>, ReadError> {
+        match self.deduplication() {
+            Some(known) if !events.is_empty() => known.claim(self, clock, events).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Table {
     fn is_on_its_way(&self, names: &[Option<Name>]) -> bool {
         names.iter().flatten().any(|Name(hash)| self.known.get(hash) == Some(&false))

@@ -11,6 +11,7 @@ mod deduplication;
 mod digest;
 mod index;
 mod registry;
+mod removal;
 mod settled;
 mod share;
 mod status;

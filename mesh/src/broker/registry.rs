@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::deduplication::Deduplication;
 use super::digest::digest;
-use super::{index, share};
+use super::{index, removal, share};
 use crate::journal::{Journal, OpenError, Options, Policy};
 use crate::names::{AgentId, BrokerName};
 use crate::storage::Storage;
@@ -175,12 +175,27 @@ impl Broker {
         self.agent.as_ref()
     }
 
+    /// Whether nobody but the registry has this Broker or one of its journals.
+    pub(super) fn is_free(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+            && self.journal.is_only_handle()
+            && self.dead_letters.get().is_none_or(Journal::is_only_handle)
+    }
+
+    /// Commits what is waiting and closes the journals.
+    pub(super) async fn close(&self) {
+        if let Some(dead_letters) = self.dead_letters.get() {
+            dead_letters.close().await;
+        }
+        self.journal.close().await;
+    }
+
     pub(super) fn dir(&self) -> String {
         dir(&self.name)
     }
 }
 
-fn dir(name: &BrokerName) -> String {
+pub(super) fn dir(name: &BrokerName) -> String {
     format!("brokers/{name}")
 }
 
@@ -189,15 +204,15 @@ pub(crate) type Welcome = Box<dyn Fn(&Arc<Broker>) + Send + Sync>;
 
 /// The Brokers of this process. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Brokers(Arc<Inner>);
+pub struct Brokers(pub(super) Arc<Inner>);
 
-struct Inner {
-    storage: Arc<dyn Storage>,
+pub(super) struct Inner {
+    pub(super) storage: Arc<dyn Storage>,
     agent: Option<AgentId>,
     defaults: BrokerDefaults,
     brokers: Mutex<BTreeMap<BrokerName, Arc<Broker>>>,
-    /// Held while a Broker is being made, so that two who ask for one get the same.
-    making: tokio::sync::Mutex<()>,
+    /// Held while a Broker is being made, so that two who ask for one get the same; and while one is being removed.
+    pub(super) making: tokio::sync::Mutex<()>,
     welcome: Mutex<Vec<Welcome>>,
     /// How many Brokers there are, for those who wait for new ones.
     count: watch::Sender<usize>,
@@ -224,11 +239,9 @@ impl Brokers {
     ) -> Result<Self, BrokerError> {
         let listed = {
             let storage = storage.clone();
-            tokio::task::spawn_blocking(move || index::read(&*storage)).await
+            tokio::task::spawn_blocking(move || there(&*storage)).await
         };
-        let mut names = listed
-            .unwrap_or_else(|e| Err(io::Error::other(e)))
-            .map_err(|source| BrokerError::Io { what: "brokers/index".to_owned(), source })?;
+        let mut names = listed.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(index_error)?;
         if !names.contains(&BrokerName::default()) {
             names.insert(0, BrokerName::default());
         }
@@ -303,20 +316,22 @@ impl Brokers {
         if names.len() >= self.0.defaults.max_brokers {
             return Err(BrokerError::TooMany { name: name.clone(), limit: self.0.defaults.max_brokers });
         }
+        let (storage, removed) = (self.0.storage.clone(), name.clone());
+        let cleared = tokio::task::spawn_blocking(move || finish(&*storage, &removed)).await;
+        cleared
+            .unwrap_or_else(|e| Err(io::Error::other(e)))
+            .map_err(|source| BrokerError::Io { what: dir(name), source })?;
         let broker = self.0.open_broker(name).await?;
         names.push(name.clone());
         let storage = self.0.storage.clone();
         let written = tokio::task::spawn_blocking(move || index::write(&*storage, names.iter())).await;
         // durable before: nobody may append to a Broker that the next start would not open.
-        written
-            .unwrap_or_else(|e| Err(io::Error::other(e)))
-            .map_err(|source| BrokerError::Io { what: "brokers/index".to_owned(), source })?;
+        written.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(index_error)?;
         for welcome in self.0.welcome.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             welcome(&broker);
         }
         self.0.lock().insert(name.clone(), broker.clone());
-        self.0.share();
-        self.0.count.send_replace(self.0.lock().len());
+        self.0.told();
         Ok(broker)
     }
 
@@ -337,17 +352,20 @@ impl Brokers {
         self.0.tasks.wait().await;
         let _making = self.0.making.lock().await;
         for broker in self.list() {
-            if let Some(dead_letters) = broker.dead_letters.get() {
-                dead_letters.close().await;
-            }
-            broker.journal.close().await;
+            broker.close().await;
         }
     }
 }
 
 impl Inner {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BrokerName, Arc<Broker>>> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<BrokerName, Arc<Broker>>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After one came or went: settles what each may have, and tells those who follow how many there are.
+    pub(super) fn told(&self) {
+        self.share();
+        self.count.send_replace(self.lock().len());
     }
 
     async fn open_broker(&self, name: &BrokerName) -> Result<Arc<Broker>, BrokerError> {
@@ -395,9 +413,41 @@ impl Inner {
     }
 }
 
-/// Settles the sharing again and again while there is more than one Broker to share.
+/// The Brokers listed, but for those that were to be removed when the power went: they are now. Blocks.
+fn there(storage: &dyn Storage) -> io::Result<Vec<BrokerName>> {
+    let mut names = index::read(storage)?;
+    let mut gone = Vec::new();
+    for name in &names {
+        if removal::is_decided(storage, name)? {
+            removal::clear(storage, name)?;
+            gone.push(name.clone());
+        }
+    }
+    if !gone.is_empty() {
+        names.retain(|name| !gone.contains(name));
+        index::write(storage, names.iter())?;
+        gone.iter().try_for_each(|name| removal::forget(storage, name))?;
+    }
+    Ok(names)
+}
+
+/// Removes what is left of a Channel of this name that was removed. Blocks.
+fn finish(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
+    if removal::is_decided(storage, name)? {
+        removal::clear(storage, name)?;
+        removal::forget(storage, name)?;
+    }
+    Ok(())
+}
+
+fn index_error(source: io::Error) -> BrokerError {
+    BrokerError::Io { what: "brokers/index".to_owned(), source }
+}
+
+/// Settles the sharing again and again while there is more than one Broker to share, and removes Channels that nobody needs.
 async fn keep_sharing(inner: std::sync::Weak<Inner>, stop: CancellationToken) {
     let Some(mut count) = inner.upgrade().map(|i| i.count.subscribe()) else { return };
+    let mut unused = removal::Unused::new();
     loop {
         let wait = async {
             if count.wait_for(|n| *n > 1).await.is_ok() {
@@ -409,7 +459,10 @@ async fn keep_sharing(inner: std::sync::Weak<Inner>, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         match inner.upgrade() {
-            Some(inner) => inner.share(),
+            Some(inner) => {
+                inner.share();
+                removal::look(&inner, &mut unused).await;
+            }
             None => return,
         }
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{BrokerDefaults, BrokerError, Brokers};
+use super::{BrokerDefaults, BrokerError, BrokerSettings, Brokers, removal};
 use crate::journal::{Options, Refused, Start};
 use crate::names::BrokerName;
-use crate::storage::{Disk, Storage};
+use crate::storage::{Disk, SimDisk, Storage};
 
 async fn open(storage: &Arc<dyn Storage>) -> Brokers {
     let options = Options { segment_bytes: 64 << 10, max_bytes: 4 << 20, ..Options::default() };
@@ -119,4 +119,70 @@ async fn the_dead_letter_journal_grows_for_a_large_event_and_keeps_what_it_has()
     let items = dead_letters.reader(crate::journal::Offset(0)).try_next(1 << 20).await.expect("reads");
     assert_eq!(items.len(), 3, "{items:?}");
     brokers.close().await;
+}
+
+#[tokio::test]
+async fn a_channel_goes_when_nobody_needs_it_and_a_power_cut_leaves_it_whole_or_gone() {
+    let disk = SimDisk::new();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let brokers = open(&storage).await;
+    let channel = name("channels/default/c");
+    let mut unused = removal::Unused::new();
+    let mut stays = async |why: &str| {
+        for _ in 0..10 {
+            removal::look(&brokers.0, &mut unused).await;
+        }
+        assert!(brokers.get(&channel).is_some(), "{why}");
+    };
+    let made = brokers.ensure(&channel).await.expect("made");
+    made.journal().append(|a| a.event(|out| out.push(1))).expect("taken").await.expect("durable");
+    let dead_letters = made.dead_letters().await.expect("made");
+    dead_letters.append(|a| a.event(|out| out.push(1))).expect("taken").await.expect("durable");
+    let weak = Arc::downgrade(&made);
+    let again = || weak.upgrade().expect("there");
+    drop(made);
+    stays("it has an object").await;
+    again().set(BrokerSettings { uplink: false, closed: true, ..BrokerSettings::default() });
+    stays("a dead letter waits").await;
+    let letters = again().dead_letters().await.expect("there").clone();
+    let keeper = super::Broker::keeper(&letters);
+    keeper.seek(letters.next_offset());
+    keeper.flushed().await.expect("durable");
+    stays("somebody has one of its journals").await;
+    drop(letters);
+    let consumer = again().journal().consumer("a Subscription", Start::Earliest, true);
+    consumer.flushed().await.expect("durable");
+    stays("a Subscription has a cursor").await;
+    again().journal().remove_consumer("a Subscription");
+    again().journal().append(|_| {}).expect("taken").await.expect("durable");
+    let begun = disk.effects();
+    for _ in 0..10 {
+        removal::look(&brokers.0, &mut unused).await;
+    }
+    assert!(brokers.get(&channel).is_none());
+    let again = brokers.ensure(&channel).await.expect("there is room for another");
+    assert_eq!(again.journal().next_offset().0, 0, "it is a new one");
+    brokers.close().await;
+
+    let mut found_gone = 0;
+    for instant in begun..=disk.effects() {
+        let then = disk.at(instant);
+        for found in [then.power_cut_losing_all(), then.power_cut_keeping_all(), then.power_cut(instant as u64)] {
+            let storage: Arc<dyn Storage> = Arc::new(found);
+            let brokers = open(&storage).await;
+            if let Some(whole) = brokers.get(&channel)
+                && whole.journal().next_offset().0 > 0
+            {
+                assert_eq!(whole.journal().next_offset().0, 1, "instant {instant}");
+                assert!(whole.existing_dead_letters().await.expect("readable").is_some(), "instant {instant}");
+            } else {
+                found_gone += 1;
+                let new = brokers.ensure(&channel).await.expect("made");
+                assert_eq!(new.journal().next_offset().0, 0, "instant {instant}");
+                assert!(new.existing_dead_letters().await.expect("readable").is_none(), "instant {instant}");
+            }
+            brokers.close().await;
+        }
+    }
+    assert!(found_gone > 3, "{found_gone}");
 }

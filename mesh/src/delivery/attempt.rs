@@ -1,20 +1,26 @@
 //! One attempt to hand one event to one destination, replies included.
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::Full;
 use tokio::time::Instant;
 use url::Url;
 
 use super::dead_letter::mark;
-use super::local_mqtt::Topic;
+use super::local_mqtt;
 use super::outcome::{Cause, Failure};
 use super::plan::{Plan, Targets};
 use super::policy::Policy;
-use super::sender::{Answer, Letter, headers_of, passes};
+use super::sender::{Answer, Letter, around, headers_of, passes};
 use super::store::{NotStored, store};
 use super::target::{Target, broker_url, shown};
+use super::times::Answered;
 use super::triggers::Context;
 use crate::broker::Broker;
 use crate::event::{self, Event, Limits, StoredEvent, Value, ttl};
+use crate::manifest::{Format, Topic};
 use crate::names::BrokerName;
 use crate::observe::{Role, Span, TRACE_PARENT, TraceContext};
 
@@ -24,17 +30,63 @@ const AGENT: &str = "godwitagent";
 /// One event, ready to be sent.
 #[derive(Clone)]
 pub(crate) struct Outgoing {
-    event: Event,
+    event: Content,
     headers: HeaderMap,
     ttl: i32,
 }
+
+/// An event as it is, or as it is stored: made only where something is to be done with it.
+#[derive(Clone)]
+enum Content {
+    Made(Event),
+    Stored(StoredEvent),
+}
+
+/// A request to a subscriber that is made already.
+pub(crate) type Prepared = Request<Full<Bytes>>;
 
 impl Outgoing {
     /// Takes the event out of its stored form; subscribers do not see its TTL (D18).
     pub(crate) fn new(stored: &StoredEvent) -> Result<Self, event::StoredError> {
         let mut event = stored.to_event()?;
         let ttl = ttl::take(&mut event);
-        Ok(Self { event, headers: headers_of(stored), ttl })
+        Ok(Self { event: Content::Made(event), headers: headers_of(stored), ttl })
+    }
+
+    /// The same with the request to a subscriber, where its bytes are all that is needed for that.
+    pub(crate) fn prepare(
+        context: &Context,
+        plan: &Plan,
+        target: &Target,
+        stored: StoredEvent,
+    ) -> Result<(Self, Option<Prepared>), event::StoredError> {
+        let in_place = match (target, plan.policy.format) {
+            // A trace goes on in what is sent.
+            _ if context.settings.spans.is_on() => None,
+            (Target::Http(url), None) => event::http::deliver_stored(&stored, false).map(|form| (url, form)),
+            (Target::Http(url), Some(Format::Binary)) => event::http::deliver_stored(&stored, true).map(|form| (url, form)),
+            _ => None,
+        };
+        let Some((url, (head, data, ttl))) = in_place else { return Self::new(&stored).map(|outgoing| (outgoing, None)) };
+        let headers = headers_of(&stored);
+        let request = around(url, (head, data), &headers, &plan.name.namespace, true).ok();
+        Ok((Self { event: Content::Stored(stored), headers, ttl }, request))
+    }
+
+    /// The event, without its TTL.
+    fn event(&self) -> Result<Cow<'_, Event>, Failure> {
+        match &self.event {
+            Content::Made(event) => Ok(Cow::Borrowed(event)),
+            Content::Stored(stored) => {
+                let unreadable = |e: event::StoredError| {
+                    let why = e.to_string();
+                    Failure::new(Cause::Status(400), "", why.clone(), why.into_bytes())
+                };
+                let mut event = stored.to_event().map_err(unreadable)?;
+                event.remove(ttl::TTL);
+                Ok(Cow::Owned(event))
+            }
+        }
     }
 }
 
@@ -46,12 +98,13 @@ pub(crate) async fn to_subscriber(
     broker: &Broker,
     targets: &Targets,
     outgoing: &Outgoing,
+    prepared: Option<Prepared>,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let outcome = match begin(context, plan, &targets.subscriber, outgoing) {
-        None => dispatch(context, plan, broker, targets, outgoing).await,
+        None => dispatch(context, plan, broker, targets, outgoing, prepared).await,
         Some((mut span, outgoing)) => {
-            let outcome = dispatch(context, plan, broker, targets, &outgoing).await;
+            let outcome = dispatch(context, plan, broker, targets, &outgoing, None).await;
             if let Err(failure) = &outcome {
                 span.note("http.response.status_code", failure.code().to_string());
                 span.failed(&failure.message);
@@ -59,8 +112,8 @@ pub(crate) async fn to_subscriber(
             outcome
         }
     };
-    context.times.observe(&plan.broker, &outcome, begun.elapsed());
-    outcome
+    context.times.dispatched(&plan.broker, &outcome, begun.elapsed());
+    outcome.map(|_| ())
 }
 
 /// The attempt's span, where there are traces, and the event that continues it (D17).
@@ -69,19 +122,20 @@ fn begin(context: &Context, plan: &Plan, target: &Target, outgoing: &Outgoing) -
     if !settings.spans.is_on() {
         return None;
     }
-    let parent = outgoing.event.get(TRACE_PARENT).and_then(|value| TraceContext::parse(&value.to_text()));
+    let mut event = outgoing.event().ok()?.into_owned();
+    let parent = event.get(TRACE_PARENT).and_then(|value| TraceContext::parse(&value.to_text()));
     let name = format!("trigger:{}.{}", plan.name.name, plan.name.namespace);
     let mut span = settings.spans.begin(name, Role::Client, parent)?;
     span.note("url.full", target.shown(&settings.address));
-    span.note("cloudevents.event_id", outgoing.event.id());
-    span.note("cloudevents.event_type", outgoing.event.ty());
-    let mut continued = outgoing.clone();
+    span.note("cloudevents.event_id", event.id());
+    span.note("cloudevents.event_type", event.ty());
+    let mut headers = outgoing.headers.clone();
     let text = span.context().to_text();
     if let Ok(value) = HeaderValue::from_str(&text) {
-        continued.headers.insert(TRACE_PARENT, value);
+        headers.insert(TRACE_PARENT, value);
     }
-    continued.event.set(TRACE_PARENT, Value::String(text)).ok()?;
-    Some((span, continued))
+    event.set(TRACE_PARENT, Value::String(text)).ok()?;
+    Some((span, Outgoing { event: Content::Made(event), headers, ttl: outgoing.ttl }))
 }
 
 async fn dispatch(
@@ -90,44 +144,55 @@ async fn dispatch(
     broker: &Broker,
     targets: &Targets,
     outgoing: &Outgoing,
-) -> Result<(), Failure> {
+    prepared: Option<Prepared>,
+) -> Result<Answered, Failure> {
     let url = match &targets.subscriber {
-        Target::Broker(name) => return Box::pin(to_broker(context, name, outgoing.event.clone(), outgoing)).await,
+        Target::Broker(name) => {
+            let stored = Box::pin(to_broker(context, name, outgoing.event()?.into_owned(), outgoing)).await;
+            return stored.map(|()| Some(StatusCode::ACCEPTED.as_u16()));
+        }
         Target::Mqtt(topic) => {
-            return Box::pin(to_mqtt(context, plan, topic, outgoing.event.clone(), outgoing.ttl)).await;
+            let event = outgoing.event()?.into_owned();
+            return Box::pin(to_mqtt(context, plan, topic, event, outgoing.ttl)).await.map(|()| None);
         }
         Target::Http(url) => url,
     };
-    let letter = Letter {
-        url,
-        event: &outgoing.event,
-        batch: None,
-        headers: &outgoing.headers,
-        format: plan.policy.format,
-        timeout: plan.policy.timeout,
-        namespace: &plan.name.namespace,
-        reply: true,
+    let answer = match prepared {
+        Some(request) => context.sender.send(url, plan.policy.timeout, true, request).await?,
+        None => {
+            let letter = Letter {
+                url,
+                event: &*outgoing.event()?,
+                batch: None,
+                headers: &outgoing.headers,
+                format: plan.policy.format,
+                timeout: plan.policy.timeout,
+                namespace: &plan.name.namespace,
+                reply: true,
+            };
+            context.sender.post(&letter).await?
+        }
     };
-    let answer = context.sender.send(&letter).await?;
+    let answered = Some(answer.status.as_u16());
     let (reply, headers) = match reply(answer, outgoing, url) {
         Ok(Some(reply)) => reply,
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(answered),
         Err(failure) if plan.wants_events() => return Err(failure),
         // A Subscription's subscriber may answer what it likes.
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(answered),
     };
     if !plan.wants_events() {
-        let reply = Outgoing { event: reply, headers, ttl: outgoing.ttl };
-        return match &targets.reply {
-            Some(target) => Box::pin(to_target(context, plan, target, reply.event.clone(), &reply)).await,
-            None => Ok(()),
-        };
+        if let Some(target) = &targets.reply {
+            let around = Outgoing { event: Content::Made(reply.clone()), headers, ttl: outgoing.ttl };
+            Box::pin(to_target(context, plan, target, reply, &around)).await?;
+        }
+        return Ok(answered);
     }
     // durable before: the caller moves the cursor past the event only after its reply is stored.
-    Box::pin(store(broker.journal(), reply, outgoing.ttl, &headers, &context.settings.clock))
+    Box::pin(store(broker, reply, outgoing.ttl, &headers, &context.settings.clock))
         .await
-        .map(|_| ())
-        .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))
+        .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))?;
+    Ok(answered)
 }
 
 /// Sends events together. The answer is for all of them, whatever it holds: nothing in it is a reply.
@@ -137,7 +202,7 @@ pub(crate) async fn batch_to_subscriber(
     target: &Target,
     outgoing: impl Iterator<Item = &Outgoing>,
 ) -> Result<(), Failure> {
-    let events: Vec<Event> = outgoing.map(|outgoing| outgoing.event.clone()).collect();
+    let events = outgoing.map(|outgoing| outgoing.event().map(Cow::into_owned)).collect::<Result<Vec<Event>, _>>()?;
     let (Target::Http(url), [first, ..]) = (target, &*events) else {
         return Err(Failure::no_response(&target.shown(&context.settings.address), "only HTTP takes batches"));
     };
@@ -151,7 +216,10 @@ pub(crate) async fn batch_to_subscriber(
         namespace: &plan.name.namespace,
         reply: false,
     };
-    context.sender.send(&letter).await.map(|_| ())
+    let begun = Instant::now();
+    let outcome = context.sender.post(&letter).await.map(|answer| Some(answer.status.as_u16()));
+    context.times.dispatched(&plan.broker, &outcome, begun.elapsed());
+    outcome.map(|_| ())
 }
 
 /// Sends the event, marked with what went wrong, to the dead letter sink (D23).
@@ -162,7 +230,7 @@ pub(crate) async fn to_dead_letter_sink(
     outgoing: &Outgoing,
     failure: &Failure,
 ) -> Result<(), Failure> {
-    let mut event = outgoing.event.clone();
+    let mut event = outgoing.event()?.into_owned();
     mark(&mut event, failure)
         .map_err(|e| Failure::new(Cause::Status(400), &failure.destination, e.to_string(), Vec::new()))?;
     to_target(context, plan, target, event, outgoing).await
@@ -190,7 +258,7 @@ async fn to_target(
                 namespace: &plan.name.namespace,
                 reply: false,
             };
-            context.sender.send(&letter).await.map(|_| ())
+            context.sender.post(&letter).await.map(|_| ())
         }
     }
 }
@@ -198,7 +266,7 @@ async fn to_target(
 /// Publishes on this process's own MQTT listener.
 async fn to_mqtt(context: &Context, plan: &Plan, topic: &Topic, event: Event, ttl: i32) -> Result<(), Failure> {
     let Policy { format, timeout, .. } = plan.policy;
-    topic.publish(&context.settings.listener, event, ttl, format, timeout).await
+    local_mqtt::publish(topic, &context.settings.listener, event, ttl, format, timeout).await
 }
 
 /// Appends to another Broker of this process.
@@ -212,9 +280,8 @@ async fn to_broker(context: &Context, name: &BrokerName, event: Event, outgoing:
             Vec::new(),
         ));
     };
-    store(broker.journal(), event, outgoing.ttl, &outgoing.headers, &context.settings.clock)
+    store(&broker, event, outgoing.ttl, &outgoing.headers, &context.settings.clock)
         .await
-        .map(|_| ())
         .map_err(|e| not_stored(&e, &destination))
 }
 
@@ -247,7 +314,7 @@ fn reply(answer: Answer, outgoing: &Outgoing, url: &Url) -> Result<Option<(Event
     // The event's own TTL goes on (D18), whatever the reply says.
     ttl::take(&mut event);
     // A reply may say which agent brought it about; another is not the subscriber's to name.
-    if event.get(AGENT) != outgoing.event.get(AGENT) {
+    if event.get(AGENT).is_some() && event.get(AGENT) != outgoing.event()?.get(AGENT) {
         event.remove(AGENT);
     }
     let mut headers: HeaderMap =

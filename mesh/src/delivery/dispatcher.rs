@@ -13,9 +13,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -26,11 +27,11 @@ use super::live::Live;
 use super::pages::Look;
 use super::plan::{NotReady, Plan};
 use super::retired;
-use super::room::{Found, Share};
+use super::room::{Found, Share, Taken};
 use super::target::Target;
 use super::triggers::Context;
 use super::window::{Outcome, Window};
-use super::work::{Finished, Job, Parcel, Verdict, Work};
+use super::work::{Content, Finished, Job, Parcel, Verdict, Work};
 use crate::journal::{Offset, ReadError};
 
 /// How often a task that has something under way looks whether its cursor was moved meanwhile.
@@ -67,6 +68,8 @@ struct Running {
     /// What waits for another attempt, by when it is due.
     later: BTreeMap<(Instant, Offset), Parcel>,
     deliveries: FuturesUnordered<BoxFuture<'static, Finished>>,
+    /// What goes when the only delivery there may be has come back.
+    next: Option<Next>,
     share: Share,
     /// Room for so many KiB is waited for; what was waited for.
     starved: Option<u32>,
@@ -78,6 +81,13 @@ struct Running {
     look: Pin<Box<Sleep>>,
     /// Whether the note of what is finished beyond the cursor says anything.
     noted: Vec<u8>,
+}
+
+/// An event made ready while another is on its way.
+struct Next {
+    job: Job,
+    content: Content,
+    taken: Taken,
 }
 
 impl Dispatcher {
@@ -167,7 +177,8 @@ impl Running {
         let plan = &dispatcher.plan;
         let batch = if matches!(work.targets.subscriber, Target::Http(_)) { plan.batch } else { 1 };
         let parallelism = if batch > 1 { 1 } else { plan.parallelism };
-        let limit = if parallelism > 1 { parallelism * WINDOW } else { batch };
+        // In order there is one to go, or a batch, behind what is on its way.
+        let limit = if parallelism > 1 { parallelism * WINDOW } else { batch * 2 };
         let cursor = work.consumer.cursor();
         let feed = dispatcher.context.feed(&work.broker);
         Self {
@@ -178,6 +189,7 @@ impl Running {
             ready: VecDeque::new(),
             later: BTreeMap::new(),
             deliveries: FuturesUnordered::new(),
+            next: None,
             share: Share::default(),
             starved: None,
             waited: None,
@@ -191,10 +203,11 @@ impl Running {
 
     async fn run(&mut self, stop: &CancellationToken) {
         loop {
-            // What came back makes room first.
             if self.gone {
                 break;
             }
+            // The next goes first: what there is to do about the last is done while it is on its way.
+            self.launch();
             if !self.flush().await {
                 // The cursor is elsewhere: what is there goes next.
                 tokio::task::yield_now().await;
@@ -208,6 +221,7 @@ impl Running {
             if self.window.step().is_some() && !self.flush().await {
                 continue;
             }
+            self.prepare();
             self.tell();
             let ask = self.circuit.ask_at().filter(|_| self.deliveries.is_empty() && !self.ready.is_empty());
             let due = self.later.first_key_value().map(|((at, _), _)| *at).into_iter().chain(ask).min();
@@ -234,9 +248,7 @@ impl Running {
                 () = &mut self.look, if under_way => self.look.as_mut().reset(Instant::now() + LOOK_EVERY),
             }
             // What came back together is settled together.
-            while let Some(Some(finished)) = futures_util::FutureExt::now_or_never(self.deliveries.next()) {
-                self.finished(finished);
-            }
+            self.take_back();
         }
         self.end().await;
     }
@@ -255,8 +267,23 @@ impl Running {
         let _ = tokio::time::timeout(GRACE, self.work.consumer.flushed()).await;
     }
 
-    /// Sends what may go.
+    /// Sends what may go, and has it begin to go.
     fn launch(&mut self) {
+        let before = self.deliveries.len();
+        self.launch_all();
+        if self.deliveries.len() > before {
+            self.take_back();
+        }
+    }
+
+    /// Takes those that have come back; others go on as far as they can.
+    fn take_back(&mut self) {
+        while let Some(Some(finished)) = self.deliveries.next().now_or_never() {
+            self.finished(finished);
+        }
+    }
+
+    fn launch_all(&mut self) {
         let now = Instant::now();
         self.starved = None;
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -284,6 +311,14 @@ impl Running {
 
     /// Sends one parcel. False when something it needs is not there yet: it stands first in line again then.
     fn send(&mut self, mut parcel: Parcel) -> bool {
+        if let Some(Next { job, content, taken }) = self.next.take() {
+            if parcel.is_fresh() && parcel.offsets == [job.offset] && self.window.is_open(job.offset) {
+                let delivery = self.work.clone().deliver(parcel, vec![job], Some(content), taken);
+                self.deliveries.push(Box::pin(delivery));
+                return true;
+            }
+            self.share.give_back(&taken);
+        }
         let mut jobs = Vec::with_capacity(parcel.offsets.len());
         let mut bytes = 0;
         let mut here = Vec::with_capacity(parcel.offsets.len());
@@ -299,8 +334,7 @@ impl Running {
                         break;
                     }
                     bytes += body.len();
-                    let body = if body.len() > COPY_BYTES { body } else { bytes::Bytes::copy_from_slice(&body) };
-                    jobs.push(Job { epoch, offset: *offset, body });
+                    jobs.push(Job { epoch, offset: *offset, body: own(body) });
                     here.push(*offset);
                 }
                 Look::Lost(reason) => self.settle(*offset, Outcome::Dropped(reason)),
@@ -327,7 +361,7 @@ impl Running {
         parcel.offsets = here;
         match self.work.context.room.take(&mut self.share, bytes, &mut self.waited) {
             Found::Room(taken) => {
-                self.deliveries.push(Box::pin(self.work.clone().deliver(parcel, jobs, taken)));
+                self.deliveries.push(Box::pin(self.work.clone().deliver(parcel, jobs, None, taken)));
                 true
             }
             Found::Later => {
@@ -339,6 +373,23 @@ impl Running {
                 self.ready.push_front(parcel);
                 false
             }
+        }
+    }
+
+    /// Makes the next one ready while the only one that may be on its way is, if there is room.
+    fn prepare(&mut self) {
+        if self.parallelism > 1 || self.batch > 1 || self.next.is_some() || self.deliveries.is_empty() {
+            return;
+        }
+        let Some(offset) = self.ready.front().filter(|parcel| parcel.is_fresh()).map(Parcel::first) else { return };
+        let Look::Event(epoch, body) = self.intake.look(offset) else { return };
+        if body.len() > COPY_BYTES {
+            return;
+        }
+        if let Found::Room(taken) = self.work.context.room.take(&mut self.share, body.len(), &mut None) {
+            let job = Job { epoch, offset, body: own(body) };
+            let content = self.work.prepare(std::slice::from_ref(&job));
+            self.next = Some(Next { job, content, taken });
         }
     }
 
@@ -416,6 +467,7 @@ impl Running {
     /// An operator moved the cursor back: everything from there on is to be done again.
     async fn go_back(&mut self, to: Offset) {
         self.deliveries.clear();
+        self.next = None;
         self.share = Share::default();
         self.ready.clear();
         self.later.clear();
@@ -441,6 +493,11 @@ impl Running {
         };
         self.work.live.waits(next, state, self.circuit.silent());
     }
+}
+
+/// Small events are copied out of the page that they are on.
+fn own(body: Bytes) -> Bytes {
+    if body.len() > COPY_BYTES { body } else { Bytes::copy_from_slice(&body) }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -6,8 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use url::Url;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 
 /// How long consent holds.
 const HOLDS_MS: u64 = 24 * 3600 * 1000;
@@ -73,8 +72,8 @@ impl Handshake {
     }
 
     /// The question.
-    pub(super) fn ask<B: Default>(&self, url: &Url, authorization: Option<&HeaderValue>) -> Result<Request<B>, String> {
-        let mut request = Request::options(url.as_str()).body(B::default()).map_err(|e| e.to_string())?;
+    pub(super) fn ask<B: Default>(&self, uri: &Uri, authorization: Option<&HeaderValue>) -> Result<Request<B>, String> {
+        let mut request = Request::options(uri.clone()).body(B::default()).map_err(|e| e.to_string())?;
         let headers = request.headers_mut();
         headers.insert(ORIGIN, HeaderValue::from_str(&self.origin).map_err(|e| e.to_string())?);
         if let Some(rate) = self.rate {
@@ -129,7 +128,7 @@ mod tests {
         assert!(!handshake.has_consent(0));
         assert_eq!(handshake.answered(&answer(&[("webhook-allowed-origin", "Boat.example")]), 0), Ok(()));
         assert!(handshake.has_consent(HOLDS_MS - 1) && !handshake.has_consent(HOLDS_MS));
-        let request = handshake.ask::<String>(&Url::parse("http://sink/in").expect("a URL"), None).expect("a request");
+        let request = handshake.ask::<String>(&Uri::from_static("http://sink/in"), None).expect("a request");
         assert_eq!(request.headers()["webhook-request-origin"], "boat.example");
         assert_eq!(request.headers()["webhook-request-rate"], "60");
     }

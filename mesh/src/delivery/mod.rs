@@ -19,6 +19,7 @@ mod attempt;
 mod circuit;
 mod dead_letter;
 mod dispatcher;
+pub(crate) mod endpoint;
 mod feed;
 mod handshake;
 pub(crate) mod identity;

@@ -1,25 +1,30 @@
 //! Connections to subscribers without TLS, kept for the next event.
 //!
-//! As few steps as can be between a Trigger and a connection: each has one request at a time, and who has read its answer leaves it
-//! here by letting go of the response. One that the other side has closed meanwhile is passed over, and a request that was not
-//! begun to be sent on it goes on another.
+//! Nothing stands between a Trigger and a connection: whoever waits for an answer drives the connection that it comes on, so that no
+//! other task has to be woken. Each has one request at a time, and is left here when the answer has been read to its end. One that
+//! the other side has closed meanwhile is passed over, and a request that was not begun to be sent on it goes on another.
 
 use std::collections::HashMap;
+use std::future::{Future as _, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
-use http::uri::PathAndQuery;
+use http::header::HOST;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::service::Service as _;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::endpoint::Endpoint;
 use super::sender::chain;
 
 /// Idle connections cost both ends memory: not for long.
@@ -28,8 +33,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST: usize = 256;
 /// Largest head of an answer, and the size up to which a connection's buffer grows.
 const MAX_BUFFER: usize = 64 << 10;
-
-type Connection = SendRequest<Full<Bytes>>;
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -43,28 +46,101 @@ struct Inner {
 #[derive(Default)]
 struct Idle {
     /// By host and port; the last used last.
-    hosts: HashMap<Box<str>, Vec<(Connection, Instant)>>,
+    hosts: HashMap<Arc<str>, Vec<(Connection, Instant)>>,
     /// Whether a task closes those that are idle for too long.
     watched: bool,
 }
 
-/// A connection whose answer is being read; it is left to others when the last of these goes.
-#[derive(Clone)]
+/// A connection; it does something only when it is driven.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
+    ended: bool,
+}
+
+impl Connection {
+    /// Lets it read and write what it can.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // How it ended, who waits for an answer on it is told.
+        self.ended = self.ended || self.driver.as_mut().poll(cx).is_ready();
+    }
+
+    /// Waits until it takes a request.
+    ///
+    /// # Errors
+    /// When it never will again.
+    async fn ready(&mut self) -> hyper::Result<()> {
+        poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await
+    }
+
+    fn is_closed(&self) -> bool {
+        self.ended || self.sender.is_closed()
+    }
+}
+
+/// The body of an answer, and the connection it comes on.
+pub(crate) struct Answered {
+    body: Incoming,
+    /// It has been read to its end.
+    ended: bool,
+    lease: Option<Lease>,
+}
+
+/// A connection that is in use, and where it goes then.
 struct Lease {
-    _back: Arc<Back>,
-}
-
-struct Back {
+    connection: Connection,
+    host: Arc<str>,
     pool: Pool,
-    host: Box<str>,
-    connection: Mutex<Option<Connection>>,
 }
 
-impl Drop for Back {
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answered").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl Answered {
+    /// A body on a connection that somebody else drives.
+    pub(crate) fn alone(body: Incoming) -> Self {
+        Self { body, ended: false, lease: None }
+    }
+}
+
+impl Body for Answered {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        // Asked first: the connection reads only what is wanted.
+        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let (Poll::Pending, Some(lease)) = (&polled, &mut this.lease) {
+            lease.connection.drive(cx);
+            polled = Pin::new(&mut this.body).poll_frame(cx);
+        }
+        this.ended |= matches!(polled, Poll::Ready(None));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answered {
     fn drop(&mut self) {
-        let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(connection) = connection.filter(|connection| !connection.is_closed()) {
-            self.pool.put(std::mem::take(&mut self.host), connection);
+        // What was not read to its end would stand before the next answer.
+        let whole = self.ended || self.body.is_end_stream();
+        if let Some(Lease { connection, host, pool }) = self.lease.take_if(|lease| whole && !lease.connection.is_closed()) {
+            pool.put(host, connection);
         }
     }
 }
@@ -79,25 +155,22 @@ impl Pool {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request whose URI is absolute. The connection is in use until the response is let go of.
+    /// Sends a request to an endpoint. The connection is in use until the answer's body is let go of.
     ///
     /// # Errors
     /// What went wrong, with all that caused it.
-    pub(crate) async fn request(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
-        let uri = std::mem::take(request.uri_mut());
-        let host =
-            uri.authority().map(|a| a.as_str().rsplit('@').next().unwrap_or_default()).ok_or("the URL has no host")?;
-        let host: Box<str> = host.into();
-        if !request.headers().contains_key(HOST) {
-            request.headers_mut().insert(HOST, HeaderValue::from_str(&host).map_err(|e| e.to_string())?);
-        }
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
+    pub(crate) async fn request(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Answered>, String> {
+        *request.uri_mut() = endpoint.path.clone();
+        request.headers_mut().entry(HOST).or_insert_with(|| endpoint.host_header.clone());
         loop {
-            let (mut connection, fresh) = match self.take(&host) {
+            let (mut connection, fresh) = match self.take(&endpoint.host) {
                 Some(connection) => (connection, false),
                 // Boxed: it is seldom, and large.
-                None => (Box::pin(self.connect(&uri)).await?, true),
+                None => (Box::pin(self.connect(&endpoint.uri)).await?, true),
             };
             if let Err(error) = connection.ready().await {
                 if fresh {
@@ -105,12 +178,15 @@ impl Pool {
                 }
                 continue;
             }
-            match connection.try_send_request(request).await {
-                Ok(mut response) => {
-                    let connection = Mutex::new(Some(connection));
-                    let back = Back { pool: self.clone(), host, connection };
-                    response.extensions_mut().insert(Lease { _back: Arc::new(back) });
-                    return Ok(response);
+            let mut answer = pin!(connection.sender.try_send_request(request));
+            let answered = poll_fn(|cx| {
+                connection.drive(cx);
+                answer.as_mut().poll(cx)
+            });
+            match answered.await {
+                Ok(response) => {
+                    let lease = Lease { connection, host: endpoint.host.clone(), pool: self.clone() };
+                    return Ok(response.map(|body| Answered { body, ended: false, lease: Some(lease) }));
                 }
                 Err(mut refused) => match refused.take_message() {
                     // Closed by the other side while it was idle: nothing of the request has gone.
@@ -124,10 +200,8 @@ impl Pool {
     async fn connect(&self, uri: &Uri) -> Result<Connection, String> {
         let stream = self.0.connector.call(uri.clone()).await.map_err(|e| chain(&e))?;
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(stream).await;
-        let (connection, driver) = handshake.map_err(|e| chain(&e))?;
-        // It ends with the connection, and that ends with its handle.
-        tokio::spawn(driver);
-        Ok(connection)
+        let (sender, driver) = handshake.map_err(|e| chain(&e))?;
+        Ok(Connection { sender, driver: Box::pin(driver), ended: false })
     }
 
     fn take(&self, host: &str) -> Option<Connection> {
@@ -141,7 +215,7 @@ impl Pool {
         None
     }
 
-    fn put(&self, host: Box<str>, connection: Connection) {
+    fn put(&self, host: Arc<str>, connection: Connection) {
         let mut idle = self.lock();
         let list = idle.hosts.entry(host).or_default();
         if list.len() >= IDLE_PER_HOST {
@@ -193,8 +267,10 @@ mod tests {
         Pool::new(connector)
     }
 
-    fn post(address: std::net::SocketAddr) -> Request<Full<Bytes>> {
-        Request::post(format!("http://{address}/in?a=1")).body(Full::new(Bytes::from_static(b"x"))).expect("valid")
+    async fn post(pool: &Pool, address: std::net::SocketAddr) -> Result<Response<Answered>, String> {
+        let url = url::Url::parse(&format!("http://{address}/in?a=1")).expect("a URL");
+        let request = Request::post("/").body(Full::new(Bytes::from_static(b"x"))).expect("valid");
+        pool.request(&Endpoint::new(url, None).expect("valid"), request).await
     }
 
     /// Answers so many requests on each connection, then closes it; gives what each connection got.
@@ -227,9 +303,8 @@ mod tests {
         (address, got)
     }
 
-    async fn body(response: Response<Incoming>) -> Bytes {
-        let (_head, body) = response.into_parts();
-        body.collect().await.expect("an answer").to_bytes()
+    async fn body(mut response: Response<Answered>) -> Bytes {
+        response.body_mut().collect().await.expect("an answer").to_bytes()
     }
 
     #[tokio::test]
@@ -237,7 +312,7 @@ mod tests {
         let (address, got) = server(3).await;
         let pool = pool();
         for _ in 0..7 {
-            assert_eq!(&body(pool.request(post(address)).await.expect("answered")).await[..], b"ok");
+            assert_eq!(&body(post(&pool, address).await.expect("answered")).await[..], b"ok");
             // The other side closes after its third.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -252,7 +327,7 @@ mod tests {
     async fn two_at_a_time_have_two_connections_and_idle_ones_are_closed_in_the_end() {
         let (address, got) = server(9).await;
         let pool = pool();
-        let (one, two) = tokio::join!(pool.request(post(address)), pool.request(post(address)));
+        let (one, two) = tokio::join!(post(&pool, address), post(&pool, address));
         let (one, two) = (one.expect("answered"), two.expect("answered"));
         assert_eq!((body(one).await, body(two).await), (Bytes::from_static(b"ok"), Bytes::from_static(b"ok")));
         assert_eq!(got.lock().expect("fine").len(), 2);
@@ -265,7 +340,17 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_an_error_with_its_cause() {
-        let error = pool().request(post("127.0.0.1:1".parse().expect("an address"))).await.expect_err("refused");
+        let error = post(&pool(), "127.0.0.1:1".parse().expect("an address")).await.expect_err("refused");
         assert!(error.contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_answer_was_not_read_is_not_used_again() {
+        let (address, got) = server(9).await;
+        let pool = pool();
+        drop(post(&pool, address).await.expect("answered"));
+        assert_eq!(&body(post(&pool, address).await.expect("answered")).await[..], b"ok");
+        assert_eq!(&body(post(&pool, address).await.expect("answered")).await[..], b"ok");
+        assert_eq!(got.lock().expect("fine").iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
     }
 }

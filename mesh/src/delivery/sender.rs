@@ -3,28 +3,23 @@
 //! Connections are kept and shared by all Triggers; HTTP/1.1, and HTTP/2 where a server with `https` offers it. Redirects are
 //! not followed (D12). Answers are read up to a limit and within the attempt's time, whatever the receiver sends.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use percent_encoding::percent_decode_str;
-use url::Url;
 
+use super::endpoint::Endpoint;
 use super::handshake;
 use super::outcome::{Cause, Failure, MAX_DETAIL_BYTES};
-use super::pool::Pool;
-use super::target::{Endpoint, shown};
+use super::pool::{Answered, Pool};
 use super::tokens::Tokens;
 use super::triggers::DeliverySettings;
 use crate::clock::Clock;
@@ -108,44 +103,55 @@ impl Sender {
         }))
     }
 
-    /// Sends one event and reads the answer. Where the subscriber allows only so many requests, waits for its turn first.
-    pub(crate) async fn send(&self, letter: &Letter<'_>) -> Result<Answer, Failure> {
-        let destination = shown(letter.url);
-        if let Some(handshake) = &letter.url.handshake {
+    /// Sends what the letter says and reads the answer.
+    pub(crate) async fn post(&self, letter: &Letter<'_>) -> Result<Answer, Failure> {
+        let wrong = |why| Failure::new(Cause::Status(400), &letter.url.shown, why, Vec::new());
+        self.send(letter.url, letter.timeout, letter.reply, request(letter).map_err(wrong)?).await
+    }
+
+    /// Sends a request and reads the answer within `timeout`; `reply` says whether that may be one. Where the subscriber allows only
+    /// so many requests, waits for its turn first.
+    pub(crate) async fn send(
+        &self,
+        url: &Endpoint,
+        timeout: Duration,
+        reply: bool,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, Failure> {
+        if let Some(handshake) = &url.handshake {
             let now = self.0.clock.elapsed_ms();
             let at = handshake.turn(now);
             if at > now {
                 self.0.clock.sleep_until(at).await;
             }
         }
-        match tokio::time::timeout(letter.timeout, self.exchange(letter, &destination)).await {
+        match tokio::time::timeout(timeout, self.exchange(url, reply, request)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let why = format!("no complete answer within {:.1} s", letter.timeout.as_secs_f64());
-                Err(Failure::no_response(&destination, &why))
+                let why = format!("no complete answer within {:.1} s", timeout.as_secs_f64());
+                Err(Failure::no_response(&url.shown, &why))
             }
         }
     }
 
-    async fn exchange(&self, letter: &Letter<'_>, destination: &str) -> Result<Answer, Failure> {
-        let token = self.0.tokens.header(letter.url, &self.0.clock);
-        let token = token.map_err(|why| Failure::no_response(destination, &why))?;
-        let mut request = request(letter).map_err(|why| Failure::new(Cause::Status(400), destination, why, Vec::new()))?;
-        if let Some(token) = token {
+    async fn exchange(&self, url: &Endpoint, reply: bool, mut request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+        let destination = &*url.shown;
+        let token = self.0.tokens.header(url, &self.0.clock);
+        if let Some(token) = token.map_err(|why| Failure::no_response(destination, &why))? {
             // A user and password in the URL are for this one destination, and go before.
             request.headers_mut().entry(AUTHORIZATION).or_insert(token);
         }
-        if let Some(handshake) = &letter.url.handshake {
+        if let Some(handshake) = &url.handshake {
             let authorization = request.headers().get(AUTHORIZATION).cloned();
-            Box::pin(self.consent(letter.url, handshake, authorization.as_ref()))
+            Box::pin(self.consent(url, handshake, authorization.as_ref()))
                 .await
                 .map_err(|why| Failure::no_response(destination, &format!("{destination}: {why}")))?;
             let origin = HeaderValue::from_str(&handshake.origin);
             request.headers_mut().extend(origin.ok().map(|origin| (handshake::ORIGIN, origin)));
         }
-        let response = self.request(letter.url, request).await.map_err(|why| Failure::no_response(destination, &why))?;
-        let gone = response.status() == StatusCode::GONE && letter.url.handshake.is_some();
-        self.read(response, letter.reply, destination).await.map_err(|failure| match gone {
+        let response = self.request(url, request).await.map_err(|why| Failure::no_response(destination, &why))?;
+        let gone = response.status() == StatusCode::GONE && url.handshake.is_some();
+        self.read(response, reply, destination).await.map_err(|failure| match gone {
             true => Failure { cause: Cause::Gone, ..failure },
             false => failure,
         })
@@ -166,20 +172,24 @@ impl Sender {
         if handshake.has_consent(clock.elapsed_ms()) {
             return Ok(());
         }
-        let request = handshake.ask(&bare(endpoint), authorization)?;
+        let request = handshake.ask(&endpoint.uri, authorization)?;
         let response = self.request(endpoint, request).await?;
         handshake.answered(response.headers(), clock.elapsed_ms())
     }
 
-    async fn request(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
-        match (endpoint.scheme(), &endpoint.ca_certs) {
-            ("https", None) => Box::pin(self.secure()?.request(request)).await.map_err(|e| chain(&e)),
-            ("https", Some(pem)) => Box::pin(self.with_own(pem)?.request(request)).await.map_err(|e| chain(&e)),
-            _ => self.0.plain.request(request).await,
+    async fn request(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<Response<Answered>, String> {
+        if endpoint.scheme() != "https" {
+            return self.0.plain.request(endpoint, request).await;
         }
+        let client = match &endpoint.ca_certs {
+            None => self.secure()?.clone(),
+            Some(pem) => self.with_own(pem)?,
+        };
+        let response = Box::pin(client.request(request)).await.map_err(|e| chain(&e))?;
+        Ok(response.map(Answered::alone))
     }
 
-    async fn read(&self, response: Response<Incoming>, reply: bool, destination: &str) -> Result<Answer, Failure> {
+    async fn read(&self, response: Response<Answered>, reply: bool, destination: &str) -> Result<Answer, Failure> {
         let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
             // What has come of the body is enough to say what went wrong; how it ends does not matter.
@@ -190,6 +200,8 @@ impl Sender {
             return Err(failure);
         }
         if !reply {
+            // Nobody wants it; where it has come already the connection can be used again.
+            let _ = read_body(&mut body, MAX_BUFFER).now_or_never();
             return Ok(Answer { status: head.status, headers: head.headers, body: Bytes::new() });
         }
         match read_body(&mut body, self.0.max_answer_bytes).await {
@@ -271,44 +283,42 @@ fn pooled() -> hyper_util::client::legacy::Builder {
 
 /// The request: the event in its form, and the headers around it.
 fn request(letter: &Letter<'_>) -> Result<Request<Full<Bytes>>, String> {
-    let (mut headers, body) = match (letter.batch, letter.format) {
+    let form = match (letter.batch, letter.format) {
         (Some(events), _) => event::http::batch(events),
         (None, None) => event::http::deliver(letter.event),
         (None, Some(Format::Json)) => event::http::structured(letter.event),
         (None, Some(Format::Binary)) => event::http::binary(letter.event),
     };
-    for (name, value) in letter.headers {
-        headers.append(name, value.clone());
-    }
-    if letter.reply {
-        headers.insert("prefer", HeaderValue::from_static("reply"));
-    }
-    let namespace = HeaderValue::from_str(letter.namespace).map_err(|e| e.to_string())?;
-    headers.insert("kn-namespace", namespace);
-
-    if !letter.url.username().is_empty() || letter.url.password().is_some() {
-        let text = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-        let pair = format!("{}:{}", text(letter.url.username()), text(letter.url.password().unwrap_or_default()));
-        let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).map_err(|e| e.to_string())?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    }
-    // Most have nothing that must go.
-    let plain = letter.url.username().is_empty() && letter.url.password().is_none() && letter.url.fragment().is_none();
-    let url: Cow<'_, Url> = if plain { Cow::Borrowed(letter.url) } else { Cow::Owned(bare(letter.url)) };
-    let mut request = Request::post(url.as_str()).body(Full::new(body)).map_err(|e| e.to_string())?;
-    *request.headers_mut() = headers;
-    Ok(request)
+    around(letter.url, form, letter.headers, letter.namespace, letter.reply)
 }
 
-/// A URL as it is asked for: without user name, password and fragment.
-fn bare(url: &Url) -> Url {
-    let mut url = url.clone();
-    // Neither fails on a URL that has them.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_fragment(None);
-    url
+/// A request with an event's `form`, headers and body, in it; the rest as in [`Letter`].
+///
+/// # Errors
+/// Which header cannot be written.
+pub(crate) fn around(
+    url: &Endpoint,
+    form: (HeaderMap, Bytes),
+    passed: &HeaderMap,
+    namespace: &str,
+    reply: bool,
+) -> Result<Request<Full<Bytes>>, String> {
+    let (mut headers, body) = form;
+    for (name, value) in passed {
+        headers.append(name, value.clone());
+    }
+    if reply {
+        headers.insert("prefer", HeaderValue::from_static("reply"));
+    }
+    headers.insert("kn-namespace", HeaderValue::from_str(namespace).map_err(|e| e.to_string())?);
+    if let Some(authorization) = &url.authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url.uri.clone();
+    *request.headers_mut() = headers;
+    Ok(request)
 }
 
 /// How a body ended.
@@ -319,7 +329,7 @@ enum End {
 }
 
 /// Reads at most `limit` bytes.
-async fn read_body(body: &mut Incoming, limit: usize) -> (Bytes, End) {
+async fn read_body(body: &mut Answered, limit: usize) -> (Bytes, End) {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {

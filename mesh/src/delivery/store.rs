@@ -17,23 +17,30 @@ pub(crate) enum NotStored {
     Refused(Refused),
 }
 
-/// Stores `event`, durably when this returns. `ttl` is what it had before this Broker.
+/// Stores `event`, durably when this returns. `ttl` is what it had before this Broker. One that the Broker has had already, where it
+/// de-duplicates, is stored (D7).
 pub(crate) async fn store(
-    journal: &Journal,
+    broker: &Broker,
     mut event: Event,
     ttl: i32,
     headers: &HeaderMap,
     clock: &Clock,
-) -> Result<Committed, NotStored> {
+) -> Result<(), NotStored> {
     ttl::put(&mut event, ttl).map_err(|TtlExhausted| NotStored::TtlUsedUp)?;
     let arrival = clock.wall_ms();
-    append(journal, |append| {
-        append.event(|out| {
-            encode_event(out, &event, arrival, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let claim = broker.claim(clock, std::slice::from_ref(&event)).await.map_err(|e| NotStored::Refused(e.into()))?;
+    if claim.as_ref().is_none_or(|claim| claim.wanted.contains(&true)) {
+        let stored = append(broker.journal(), |append| {
+            append.event(|out| {
+                encode_event(out, &event, arrival, headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+            });
         });
-    })
-    .await
-    .map_err(NotStored::Refused)
+        stored.await.map_err(NotStored::Refused)?;
+    }
+    if let Some(claim) = claim {
+        claim.stored(clock);
+    }
+    Ok(())
 }
 
 /// Appends and waits until it is durable, first for room if the journal is busy. `write` may be called more than once.

@@ -1,15 +1,13 @@
 //! From a destination as written to what is sent to (D28).
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use url::Url;
 
+use super::endpoint::Endpoint;
 use super::handshake::Handshake;
-use super::local_mqtt::Topic;
 use super::triggers::DeliverySettings;
-use crate::door::check_authorities;
-use crate::manifest::{Destination, Reference, flow};
+use crate::manifest::{Destination, Reference, Topic, flow};
 use crate::names::BrokerName;
 
 /// Where events go.
@@ -21,24 +19,6 @@ pub(crate) enum Target {
     Mqtt(Topic),
     /// A Broker of this process: events are appended without a detour by HTTP.
     Broker(BrokerName),
-}
-
-/// A URL, and what is to be known before anything is sent there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    url: Url,
-    /// Certificates of authorities to trust beside the process's own.
-    pub(crate) ca_certs: Option<Arc<str>>,
-    /// The consent that is asked for first, if it is.
-    pub(crate) handshake: Option<Arc<Handshake>>,
-}
-
-impl Deref for Endpoint {
-    type Target = Url;
-
-    fn deref(&self) -> &Url {
-        &self.url
-    }
 }
 
 /// A destination that has no address yet.
@@ -78,9 +58,8 @@ impl Target {
     }
 
     fn http(url: Url, destination: &Destination) -> Result<Self, Unresolved> {
-        let ca_certs = destination.ca_certs.as_deref().filter(|pem| !pem.is_empty());
-        ca_certs.map_or(Ok(()), check_authorities).map_err(|e| Unresolved(e.to_string()))?;
-        Ok(Self::Http(Box::new(Endpoint { url, ca_certs: ca_certs.map(Arc::from), handshake: None })))
+        let endpoint = Endpoint::new(url, destination.authorities());
+        endpoint.map(|endpoint| Self::Http(Box::new(endpoint))).map_err(Unresolved)
     }
 
     /// The same, asked for consent before anything is sent; `origin` is who asks.
@@ -94,7 +73,7 @@ impl Target {
     /// The URL as `status` shows it, without user name and password.
     pub(crate) fn shown(&self, address: &Url) -> String {
         match self {
-            Self::Http(url) => shown(url),
+            Self::Http(endpoint) => endpoint.shown.to_string(),
             Self::Mqtt(topic) => topic.shown().to_owned(),
             Self::Broker(name) => shown(&broker_url(address, name)),
         }

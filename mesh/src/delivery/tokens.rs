@@ -47,7 +47,7 @@ impl Tokens {
     /// # Errors
     /// Why the token cannot be sent.
     pub(super) fn header(&self, url: &Url, clock: &Clock) -> Result<Option<HeaderValue>, String> {
-        let Some(host) = url.host_str() else { return Ok(None) };
+        let Some(host) = url.host_str().filter(|_| !self.files.is_empty()) else { return Ok(None) };
         let port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
         let found = port.and_then(|name| self.files.get_key_value(&name)).or_else(|| self.files.get_key_value(host));
         let Some((name, path)) = found else { return Ok(None) };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Buried;
-use super::attempt::{Outgoing, batch_to_subscriber, to_dead_letter_sink, to_subscriber};
+use super::attempt::{Outgoing, Prepared, batch_to_subscriber, to_dead_letter_sink, to_subscriber};
 use super::dead_letter::{DeadLetter, DeadLetterHead, Mark};
 use super::live::Live;
 use super::outcome::{Cause, Class, Failure};
@@ -20,7 +20,7 @@ use super::store::append_dead_letter;
 use super::triggers::Context;
 use super::window::Outcome;
 use crate::broker::Broker;
-use crate::event::{StoredEvent, has_expired};
+use crate::event::{StoredError, StoredEvent, has_expired};
 use crate::journal::{Consumer, DropReason, Epoch, Offset, Refused};
 
 /// Waits shorter than this keep the event in memory.
@@ -117,31 +117,76 @@ struct Ready {
     outgoing: Outgoing,
 }
 
+/// Events as they are sent, made before it is their turn.
+pub(crate) struct Content {
+    events: Vec<Result<Sendable, StoredError>>,
+    /// The request for the only one.
+    request: Option<Prepared>,
+}
+
+/// One of them.
+struct Sendable {
+    stored: StoredEvent,
+    outgoing: Outgoing,
+}
+
 impl Work {
+    /// Makes ready what will be sent.
+    pub(crate) fn prepare(&self, jobs: &[Job]) -> Content {
+        let agent = self.context.brokers.agent();
+        let stored = |job: &Job| StoredEvent::new(job.body.clone(), job.epoch, job.offset, agent);
+        if let [only] = jobs {
+            let made = stored(only).and_then(|stored| {
+                let outgoing = Outgoing::prepare(&self.context, &self.plan, &self.targets.subscriber, stored.clone());
+                outgoing.map(|(outgoing, request)| (Sendable { stored, outgoing }, request))
+            });
+            let (event, request) = made.map_or_else(|e| (Err(e), None), |(event, request)| (Ok(event), request));
+            return Content { events: vec![event], request };
+        }
+        let read = |job: &Job| {
+            let stored = stored(job)?;
+            let outgoing = Outgoing::new(&stored)?;
+            Ok(Sendable { stored, outgoing })
+        };
+        Content { events: jobs.iter().map(read).collect(), request: None }
+    }
+
     /// Delivers. Nothing of the events stays in memory when this has ended. One of these is made for each event: what happens
     /// seldom has a place of its own, and does not make it larger.
-    pub(crate) async fn deliver(self: Arc<Self>, mut parcel: Parcel, jobs: Vec<Job>, taken: Taken) -> Finished {
+    pub(crate) async fn deliver(
+        self: Arc<Self>,
+        mut parcel: Parcel,
+        jobs: Vec<Job>,
+        content: Option<Content>,
+        taken: Taken,
+    ) -> Finished {
         let mut contact = Contact::None;
-        let verdict = self.work(&mut parcel, &jobs, &mut contact).await;
+        let content = content.unwrap_or_else(|| self.prepare(&jobs));
+        let verdict = self.work(&mut parcel, &jobs, content, &mut contact).await;
         Finished { parcel, verdict, contact, taken }
     }
 
-    async fn work(&self, parcel: &mut Parcel, jobs: &[Job], contact: &mut Contact) -> Verdict {
+    async fn work(&self, parcel: &mut Parcel, jobs: &[Job], content: Content, contact: &mut Contact) -> Verdict {
+        let Content { events, mut request } = content;
         let mut settled = Vec::with_capacity(jobs.len());
         let mut ready = Vec::with_capacity(jobs.len());
-        let agent = self.context.brokers.agent();
+        let clock = &self.context.settings.clock;
+        let first = parcel.attempts == Attempts::default() && matches!(parcel.stage, Stage::Subscriber);
         let mut scratch = String::new();
-        for job in jobs {
-            let stored = StoredEvent::new(job.body.clone(), job.epoch, job.offset, agent);
-            if let Ok(event) = &stored {
-                self.live.sending(job.offset.0, event.arrival_ms());
-            }
-            if stored.as_ref().is_ok_and(|event| has_expired(event, &self.context.settings.clock, &mut scratch)) {
-                settled.push((job.offset, Outcome::Dropped(DropReason::Expired)));
-                continue;
-            }
-            match stored.and_then(|stored| Outgoing::new(&stored)) {
-                Ok(outgoing) => ready.push(Ready { offset: job.offset, outgoing }),
+        for (job, event) in jobs.iter().zip(events) {
+            match event {
+                Ok(Sendable { stored, outgoing }) => {
+                    let arrival = stored.arrival_ms();
+                    self.live.sending(job.offset.0, arrival);
+                    if has_expired(&stored, clock, &mut scratch) {
+                        settled.push((job.offset, Outcome::Dropped(DropReason::Expired)));
+                        continue;
+                    }
+                    if first {
+                        self.context.times.processed(&self.plan.broker, arrival, clock.wall_ms());
+                    }
+                    ready.push(Ready { offset: job.offset, outgoing });
+                }
                 Err(_) if jobs.len() > 1 => return Verdict::Apart(parcel.stage.clone()),
                 Err(error) => {
                     // Nobody can be sent what cannot be read; it is kept as it is.
@@ -155,8 +200,8 @@ impl Work {
         }
         loop {
             let step = match (&*ready, jobs) {
-                ([], [job]) => self.one(parcel, job, None, contact).await,
-                ([one], [job]) => self.one(parcel, job, Some(&one.outgoing), contact).await,
+                ([], [job]) => self.one(parcel, job, None, None, contact).await,
+                ([one], [job]) => self.one(parcel, job, Some(&one.outgoing), request.take(), contact).await,
                 _ => Box::pin(self.batch(parcel, &ready, contact)).await,
             };
             match step {
@@ -177,12 +222,19 @@ impl Work {
     }
 
     /// One attempt at the stage where a single event is; without `outgoing` it cannot be read.
-    async fn one(&self, parcel: &mut Parcel, job: &Job, outgoing: Option<&Outgoing>, contact: &mut Contact) -> Verdict {
+    async fn one(
+        &self,
+        parcel: &mut Parcel,
+        job: &Job,
+        outgoing: Option<&Outgoing>,
+        request: Option<Prepared>,
+        contact: &mut Contact,
+    ) -> Verdict {
         let (context, plan) = (&*self.context, &*self.plan);
         let settled = |outcome| Verdict::Settled(vec![(job.offset, outcome)]);
         match (&parcel.stage, outgoing) {
             (Stage::Subscriber, Some(outgoing)) => {
-                match to_subscriber(context, plan, &self.broker, &self.targets, outgoing).await {
+                match to_subscriber(context, plan, &self.broker, &self.targets, outgoing, request).await {
                     Ok(()) => {
                         *contact = Contact::Answered;
                         settled(Outcome::Delivered)

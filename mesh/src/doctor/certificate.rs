@@ -42,12 +42,12 @@ pub struct Chain<'a> {
 
 /// What is read of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Certificate {
+pub(crate) struct Certificate {
     issuer: Vec<u8>,
     subject: Vec<u8>,
     /// Seconds since 1970.
-    pub(super) from: i64,
-    pub(super) until: i64,
+    pub(crate) from: i64,
+    pub(crate) until: i64,
 }
 
 /// The certificate files of the configuration. `now` is the wall clock in seconds since 1970, `None` while it is not set.
@@ -121,7 +121,7 @@ impl Certificate {
 }
 
 /// Reads a certificate.
-pub(super) fn parse(der: &[u8]) -> Option<Certificate> {
+pub(crate) fn parse(der: &[u8]) -> Option<Certificate> {
     const SEQUENCE: u8 = 0x30;
     const INTEGER: u8 = 0x02;
     const VERSION: u8 = 0xa0;

@@ -9,7 +9,7 @@
 //! blocks (a dead NFS server, a card that is dying) does so in a thread of its own and is reported as missing. Numbers that
 //! are a matter of judgement (what is slow, what wears out) are constants beside the check.
 
-mod certificate;
+pub(crate) mod certificate;
 mod clock;
 mod fetch;
 mod machine;

@@ -7,6 +7,7 @@
 
 mod credentials;
 mod file;
+mod known;
 mod listener;
 mod origin;
 mod password;

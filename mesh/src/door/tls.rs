@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
@@ -18,6 +19,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::known::Known;
 
 /// How long a peer may take for its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,11 +58,14 @@ pub enum TlsError {
         place: String,
     },
     /// Certificates that an object brought cannot be used.
-    #[error("CACerts: {0}: PEM with certificates of authorities is wanted")]
+    #[error("{0}: PEM with certificates of authorities is wanted")]
     Inline(pem::Error),
     /// rustls refused the set-up.
     #[error("setting up TLS: {0}")]
     Setup(#[from] rustls::Error),
+    /// rustls refused the authorities.
+    #[error("setting up TLS: {0}")]
+    Authorities(#[from] VerifierBuilderError),
 }
 
 /// A server's certificate and key. Cheap to clone; clones share what [`ServerTls::reload`] loads.
@@ -125,7 +131,15 @@ pub struct ClientTls(Arc<Roots>);
 
 struct Roots {
     ca_file: Option<PathBuf>,
-    store: OnceLock<Arc<RootCertStore>>,
+    store: OnceLock<Trusted>,
+}
+
+/// Whom we trust.
+#[derive(Clone)]
+struct Trusted {
+    authorities: Arc<RootCertStore>,
+    /// Those somebody gave us; the system's are authorities only.
+    given: Vec<CertificateDer<'static>>,
 }
 
 impl fmt::Debug for ClientTls {
@@ -157,7 +171,7 @@ impl ClientTls {
         let store = match self.0.store.get() {
             Some(store) => store.clone(),
             None => {
-                let store = Arc::new(read_roots(self.0.ca_file.as_deref())?);
+                let store = read_roots(self.0.ca_file.as_deref())?;
                 self.0.store.get_or_init(|| store).clone()
             }
         };
@@ -169,25 +183,29 @@ impl ClientTls {
     /// # Errors
     /// [`TlsError::Inline`], and [`TlsError::File`] where the file of its own cannot be used.
     pub fn config_with(&self, pem: &str, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-        let mut store = match read_roots(self.0.ca_file.as_deref()) {
-            Ok(store) => store,
-            Err(TlsError::NoRoots { .. }) => RootCertStore::empty(),
+        let Trusted { authorities, mut given } = match read_roots(self.0.ca_file.as_deref()) {
+            Ok(trusted) => trusted,
+            Err(TlsError::NoRoots { .. }) => Trusted { authorities: Arc::new(RootCertStore::empty()), given: Vec::new() },
             Err(error) => return Err(error),
         };
         let found: Vec<_> =
             CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(TlsError::Inline)?;
-        let (added, _) = store.add_parsable_certificates(found);
+        let mut authorities = Arc::unwrap_or_clone(authorities);
+        let (added, _) = authorities.add_parsable_certificates(found.iter().cloned());
         if added == 0 {
             return Err(TlsError::Inline(pem::Error::NoItemsFound));
         }
-        trusting(Arc::new(store), alpn)
+        given.extend(found);
+        trusting(Trusted { authorities: Arc::new(authorities), given }, alpn)
     }
 }
 
-fn trusting(store: Arc<RootCertStore>, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+fn trusting(trusted: Trusted, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    let chains = WebPkiServerVerifier::builder_with_provider(trusted.authorities, provider()).build()?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(store)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Known::new(chains, trusted.given)))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
@@ -236,17 +254,20 @@ fn read_certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateD
     if found.is_empty() { Err(file(pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
-fn read_roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let (found, place) = match ca_file {
-        Some(path) => (read_certificates("certificate authorities", path)?, format!("in {}", path.display())),
+fn read_roots(ca_file: Option<&Path>) -> Result<Trusted, TlsError> {
+    let (found, given, place) = match ca_file {
+        Some(path) => {
+            let found = read_certificates("certificate authorities", path)?;
+            (found.clone(), found, format!("in {}", path.display()))
+        }
         None => {
             let native = rustls_native_certs::load_native_certs();
-            (native.certs, "on this system (install ca-certificates, or set ca-file)".to_owned())
+            (native.certs, Vec::new(), "on this system (install ca-certificates, or set ca-file)".to_owned())
         }
     };
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(found);
-    if added == 0 { Err(TlsError::NoRoots { place }) } else { Ok(store) }
+    let mut authorities = RootCertStore::empty();
+    let (added, _) = authorities.add_parsable_certificates(found);
+    if added == 0 { Err(TlsError::NoRoots { place }) } else { Ok(Trusted { authorities: Arc::new(authorities), given }) }
 }
 
 #[cfg(test)]
@@ -288,6 +309,38 @@ mod tests {
         let other = tempfile::tempdir().expect("folder");
         let (stranger, _) = make_pair(other.path());
         assert!(greet(&server, &ClientTls::new(Some(&stranger))).await.is_err());
+    }
+
+    /// What `openssl req -x509` makes: a certificate that says it is an authority's.
+    #[tokio::test]
+    async fn a_server_is_known_by_its_own_certificate_if_name_and_dates_hold() {
+        let made = |name: &str, until: i32| {
+            let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+            let key = rcgen::KeyPair::generate().expect("key");
+            let folder = tempfile::tempdir().expect("folder");
+            let (cert, private) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+            std::fs::write(&cert, params.self_signed(&key).expect("signed").pem()).expect("written");
+            std::fs::write(&private, key.serialize_pem()).expect("written");
+            (folder, cert, private)
+        };
+        let greeted = async |served: &(tempfile::TempDir, PathBuf, PathBuf), trusted: &Path| {
+            let server = ServerTls::load(&served.1, &served.2, &[b"h2", b"http/1.1"]).expect("a pair");
+            greet(&server, &ClientTls::new(Some(trusted))).await.map_err(|e| e.to_string())
+        };
+        let good = made("localhost", 2090);
+        assert_eq!(greeted(&good, &good.1).await, Ok("hello".to_owned()));
+        let stranger = made("localhost", 2090);
+        assert!(greeted(&good, &stranger.1).await.is_err());
+        let named = made("elsewhere", 2090);
+        assert!(
+            greeted(&named, &named.1)
+                .await
+                .is_err_and(|e| e.contains("NotValidForName") || e.contains("not valid for name"))
+        );
+        let ended = made("localhost", 2020);
+        assert!(greeted(&ended, &ended.1).await.is_err_and(|e| e.to_lowercase().contains("expired")));
     }
 
     #[tokio::test]

@@ -4,6 +4,8 @@
 //! [`deliver`] chooses structured mode for an event whose attributes would need it. Names of headers are compared as HTTP does,
 //! whatever their case; an attribute that is sent twice is refused.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
@@ -11,8 +13,9 @@ use super::error::{EventError, ValueError};
 use super::limits::Limits;
 use super::media::Mode;
 use super::model::Event;
+use super::stored::{AttributeRef, StoredEvent};
 use super::value::Value;
-use super::{cbor, json, percent};
+use super::{cbor, json, percent, ttl};
 
 /// What a message held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,14 +119,63 @@ pub fn batch(events: &[Event]) -> (HeaderMap, Bytes) {
 #[must_use]
 pub fn deliver(event: &Event) -> (HeaderMap, Bytes) {
     let survives = |(name, value): (&str, &Value)| match (name, value) {
-        // A content type has spaces and quotes of its own; what would change the mode or not be read as text, cannot go.
-        ("datacontenttype", value) => {
-            let text = value.to_text();
-            Mode::of(Some(&text)) == Mode::Binary && text.is_ascii() && text.trim() == text
-        }
+        // A content type has spaces and quotes of its own.
+        ("datacontenttype", value) => is_content_type(&value.to_text()),
         (_, value) => !percent::needs_encoding(&value.to_text()),
     };
     if event.attributes().all(survives) { binary(event) } else { structured(event) }
+}
+
+/// What [`deliver`] makes of the event, from its stored form and without making the event, and the time to live that it has; `None`
+/// where it takes more than writing attributes down. With `binary` as [`binary`] does.
+pub(crate) fn deliver_stored(stored: &StoredEvent, binary: bool) -> Option<(HeaderMap, Bytes, i32)> {
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert("ce-specversion", HeaderValue::from_static("1.0"));
+    let (mut left, mut needed, mut plain) = (ttl::MAX_TTL, 0, true);
+    let mut made = String::new();
+    let visited = stored.each_attribute(|name, value| {
+        if let (ttl::TTL, AttributeRef::Integer(ttl)) = (name, value) {
+            left = ttl;
+            return;
+        }
+        let text = value.as_str().unwrap_or_else(|| {
+            made.clear();
+            let _ = write!(made, "{value}"); // writing to a String cannot fail
+            &made
+        });
+        needed += u8::from(matches!(name, "id" | "source" | "type") && !text.is_empty());
+        let value = match name {
+            ttl::TTL => None,
+            "datacontenttype" => Some(text).filter(|_| is_content_type(text)).and_then(|text| shared(stored, text)),
+            _ if !percent::needs_encoding(text) => shared(stored, text),
+            _ if binary => HeaderValue::try_from(percent::encode(text).as_ref()).ok(),
+            _ => None,
+        };
+        match value {
+            Some(value) if name == "datacontenttype" => plain &= headers.insert(CONTENT_TYPE, value).is_none(),
+            Some(value) => plain &= headers.insert(header(name), value).is_none(),
+            None => plain = false,
+        }
+    });
+    if !matches!(visited, Ok(true)) || !plain || needed != 3 {
+        return None;
+    }
+    Some((headers, stored.data().unwrap_or_default(), left))
+}
+
+/// A header value that shares the event's bytes where it stands there.
+fn shared(stored: &StoredEvent, text: &str) -> Option<HeaderValue> {
+    let body = stored.body();
+    if body.as_ptr_range().contains(&text.as_ptr()) {
+        HeaderValue::from_maybe_shared(body.slice_ref(text.as_bytes())).ok()
+    } else {
+        HeaderValue::from_str(text).ok()
+    }
+}
+
+/// Whether a content type can go as the header: what would change the mode, or not be read as text, cannot.
+fn is_content_type(text: &str) -> bool {
+    Mode::of(Some(text)) == Mode::Binary && text.is_ascii() && text.trim() == text
 }
 
 fn typed(content_type: &'static str) -> HeaderMap {

@@ -99,3 +99,13 @@ pub enum ReadError {
     #[error("the journal is closed")]
     Closed,
 }
+
+impl From<ReadError> for Refused {
+    /// What had to be read before the append could not be.
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Self::from_io("reading the journal", &error),
+            ReadError::Closed => Self::Closed,
+        }
+    }
+}

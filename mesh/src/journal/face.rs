@@ -209,6 +209,12 @@ impl Journal {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether there is no other handle of this journal.
+    #[must_use]
+    pub fn is_only_handle(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// Resolves when an append that was refused as `Busy` is worth another try.
     pub async fn room(&self) {
         let limits = *self.0.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -5,6 +5,8 @@ use url::Url;
 
 use super::error::FieldError;
 use super::kind::Kind;
+use super::topic::Topic;
+use crate::door::check_authorities;
 use crate::names::check_name;
 
 /// A reference to an object that has an address.
@@ -78,6 +80,11 @@ impl Reference {
 }
 
 impl Destination {
+    /// The certificates in `CACerts` (PEM), if there are any.
+    pub(crate) fn authorities(&self) -> Option<&str> {
+        self.ca_certs.as_deref().filter(|pem| !pem.is_empty())
+    }
+
     /// Checks what types cannot. Paths are relative to the destination.
     pub(crate) fn check(&self) -> Result<(), FieldError> {
         if let Some(reference) = &self.reference {
@@ -88,6 +95,9 @@ impl Destination {
             if reference.kind.is_empty() {
                 return Err(FieldError::new("ref.kind", "must not be empty").missing());
             }
+        }
+        if let Some(pem) = self.authorities() {
+            check_authorities(pem).map_err(|e| FieldError::new("CACerts", e))?;
         }
         match (&self.reference, &self.uri) {
             (None, None) => Err(FieldError::new("", "needs a ref or a uri").missing()),
@@ -116,7 +126,10 @@ pub(crate) fn absolute(uri: &str) -> Result<Url, String> {
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
         "http" | "https" => Err(format!("\"{uri}\" has no host")),
-        "mqtt" if !url.has_host() || url.host_str() == Some("") => Ok(url),
+        "mqtt" if !url.has_host() || url.host_str() == Some("") => {
+            Topic::parse(&url).map_err(|why| format!("\"{uri}\": {why}"))?;
+            Ok(url)
+        }
         "mqtt" => Err(format!("\"{uri}\": mqtt:///topic is this agent's own listener and has no host")),
         scheme => Err(format!("\"{uri}\": the scheme {scheme} is not known; http and https are")),
     }

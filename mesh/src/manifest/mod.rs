@@ -27,6 +27,7 @@ pub(crate) mod subscription;
 mod template;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod trigger;
 
 pub use annotations::{ANNOTATIONS, Annotation, Annotations, Jitter, MissedRuns, StartAt};
@@ -48,4 +49,5 @@ pub use source::{
     Subject,
 };
 pub use template::{Escape, Template, Variables};
+pub(crate) use topic::Topic;
 pub use trigger::{FilterSpec, Reply, TriggerSpec};

@@ -1,16 +1,17 @@
 //! The endpoints of the API: what a path and a query mean, and which form the answer has.
 
+mod body;
 mod delete;
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use self::body::{body, decode, media_type, read};
 use super::change::{Change, Changed, not_found};
 use super::error::ApiError;
 use super::form::{convert, parsed};
@@ -24,9 +25,6 @@ use super::{discovery, openapi, patch, protobuf};
 use crate::http::{Body, Request, Response, Router, respond};
 use crate::manifest::schema::{RESOURCES, Resource, Version};
 use crate::manifest::{Kind, ObjectName, Strictness};
-
-/// Largest body of a request.
-const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Most warnings beside one answer, and the longest one in bytes.
 const MAX_WARNINGS: usize = 16;
@@ -146,10 +144,10 @@ async fn serve(objects: &Objects, place: Place, request: &mut Request) -> Result
         (Place::List(target, namespace), "GET" | "HEAD") => list(objects, target, namespace.as_deref(), request),
         (Place::List(target, Some(namespace)), "POST") => {
             let change = change(target, request)?;
-            let body = body(request, false).await?;
-            let object = written_in(target, body)?;
+            let (object, warnings) = body(request, false).await?.checked(change.strictness)?;
+            let object = written_in(target, object)?;
             let changed = objects.create(target.kind(), &namespace, object, &change).await?;
-            changed_response(target, changed, true)
+            changed_response(target, changed, warnings, true)
         }
         (Place::One(target, name) | Place::Status(target, name), "GET" | "HEAD") => {
             let key = Key { kind: target.kind(), name };
@@ -159,10 +157,10 @@ async fn serve(objects: &Objects, place: Place, request: &mut Request) -> Result
         }
         (Place::One(target, name), "PUT") => {
             let change = change(target, request)?;
-            let body = body(request, false).await?;
-            let object = written_in(target, body)?;
+            let (object, warnings) = body(request, false).await?.checked(change.strictness)?;
+            let object = written_in(target, object)?;
             let key = Key { kind: target.kind(), name };
-            changed_response(target, objects.update(&key, object, &change).await?, false)
+            changed_response(target, objects.update(&key, object, &change).await?, warnings, false)
         }
         (Place::One(target, name), "PATCH") => patched(objects, target, name, request).await,
         (Place::One(target, name), "DELETE") => delete::one(objects, target, name, request).await,
@@ -217,47 +215,6 @@ fn change(target: Target, request: &Request) -> Result<Change, ApiError> {
     Ok(Change { dry_run, strictness, manager, force: flag(request, "force")?, api_version: target.api_version() })
 }
 
-/// The body as JSON; `null` where there is none and none is needed.
-async fn body(request: &mut Request, optional: bool) -> Result<Value, ApiError> {
-    let media = media_type(&request.head.headers);
-    let bytes = read(request).await?;
-    if bytes.is_empty() && optional {
-        return Ok(Value::Null);
-    }
-    decode(&media, &bytes)
-}
-
-async fn read(request: &mut Request) -> Result<Bytes, ApiError> {
-    request.bytes(MAX_BODY_BYTES).await.map_err(|error| match error {
-        crate::http::BodyError::TooLarge { .. } => ApiError::TooLarge(error.to_string()),
-        crate::http::BodyError::NoRoom => ApiError::Unavailable(error.to_string()),
-        other => ApiError::BadRequest(other.to_string()),
-    })
-}
-
-fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-fn decode(media: &str, bytes: &[u8]) -> Result<Value, ApiError> {
-    match media {
-        "application/yaml" | "application/x-yaml" | "text/yaml" | "application/apply-patch+yaml" => {
-            let text = std::str::from_utf8(bytes).map_err(|e| ApiError::BadRequest(format!("the body is no text: {e}")))?;
-            serde_saphyr::from_str(text).map_err(|e| {
-                let why = e.to_string();
-                ApiError::BadRequest(format!("the body is no YAML: {}", why.lines().next().unwrap_or_default()))
-            })
-        }
-        "" | "application/json" | "application/merge-patch+json" | "application/json-patch+json" | "text/plain" => {
-            serde_json::from_slice(bytes).map_err(|e| ApiError::BadRequest(format!("the body is no JSON: {e}")))
-        }
-        other => Err(ApiError::UnsupportedMediaType(format!(
-            "the body of the request was in an unknown format ({other}); send application/json or application/yaml"
-        ))),
-    }
-}
-
 /// A body as it was sent: in the version of the path.
 fn written_in(target: Target, mut object: Value) -> Result<Value, ApiError> {
     let path = target.api_version();
@@ -285,32 +242,31 @@ async fn patched(objects: &Objects, target: Target, name: ObjectName, request: &
     let change = change(target, request)?;
     let media = media_type(&request.head.headers);
     let bytes = read(request).await?;
-    let changed = match media.as_str() {
+    let decoded = |media: &str| decode(media, &bytes)?.checked(change.strictness);
+    let (changed, warnings) = match media.as_str() {
         "application/apply-patch+yaml" | "application/apply-patch+json" => {
             if query(request, "fieldManager").is_none_or(|m| m.is_empty()) {
                 return Err(ApiError::BadRequest(
                     "PatchOptions: fieldManager: Required value: is required for apply patch".to_owned(),
                 ));
             }
-            let applied = decode("application/apply-patch+yaml", &bytes)?;
-            objects.apply(&key, written_in(target, applied)?, &change).await?
+            let (applied, warnings) = decoded("application/apply-patch+yaml")?;
+            (objects.apply(&key, written_in(target, applied)?, &change).await?, warnings)
         }
         "application/merge-patch+json" => {
-            let wanted = decode(&media, &bytes)?;
-            objects
-                .patch(&key, &change, |object| {
-                    patch::merge(object, &wanted);
-                    Ok(())
-                })
-                .await?
+            let (wanted, warnings) = decoded(&media)?;
+            let merged = objects.patch(&key, &change, |object| {
+                patch::merge(object, &wanted);
+                Ok(())
+            });
+            (merged.await?, warnings)
         }
         "application/json-patch+json" => {
-            let wanted = decode(&media, &bytes)?;
-            objects
-                .patch(&key, &change, |object| {
-                    patch::json(object, &wanted).map_err(|e| ApiError::BadRequest(e.to_string()))
-                })
-                .await?
+            let (wanted, warnings) = decoded(&media)?;
+            let patched = objects.patch(&key, &change, |object| {
+                patch::json(object, &wanted).map_err(|e| ApiError::BadRequest(e.to_string()))
+            });
+            (patched.await?, warnings)
         }
         other => {
             return Err(ApiError::UnsupportedMediaType(format!(
@@ -319,13 +275,20 @@ async fn patched(objects: &Objects, target: Target, name: ObjectName, request: &
             )));
         }
     };
-    changed_response(target, changed, false)
+    changed_response(target, changed, warnings, false)
 }
 
-fn changed_response(target: Target, changed: Changed, created: bool) -> Result<Response, ApiError> {
+/// `warnings` are those of the body, before those of the object.
+fn changed_response(
+    target: Target,
+    changed: Changed,
+    mut warnings: Vec<String>,
+    created: bool,
+) -> Result<Response, ApiError> {
     let status = if changed.created || created { StatusCode::CREATED } else { StatusCode::OK };
     let mut response = respond::json(status, &in_version(target, changed.object)?);
-    for warning in changed.warnings.iter().take(MAX_WARNINGS) {
+    warnings.extend(changed.warnings);
+    for warning in warnings.iter().take(MAX_WARNINGS) {
         let harmless = |c: &char| (' '..='~').contains(c) && *c != '"' && *c != '\\';
         let text: String = warning.replace('"', "'").chars().filter(harmless).take(MAX_WARNING_BYTES).collect();
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {

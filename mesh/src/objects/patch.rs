@@ -145,7 +145,7 @@ fn unescaped(token: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::objects) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -209,7 +209,7 @@ mod tests {
         assert!(json(&mut json!({"a": "b"}), &Value::Array(patch)).is_err());
     }
 
-    fn value() -> impl Strategy<Value = Value> {
+    pub(in crate::objects) fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![Just(Value::Null), any::<i32>().prop_map(Value::from), "[a-c]{0,2}".prop_map(Value::from)];
         leaf.prop_recursive(3, 16, 3, |inner| {
             prop_oneof![

@@ -12,11 +12,12 @@ use super::live::Missing;
 use super::mark;
 use crate::broker::Broker;
 use crate::delivery::append;
+use crate::delivery::endpoint::Endpoint;
 use crate::delivery::outcome::{Class, Failure};
 use crate::delivery::sender::Letter;
-use crate::delivery::target::{Endpoint, Target};
+use crate::delivery::target::Target;
 use crate::event::{Event, encode_event, ttl};
-use crate::journal::{Journal, Refused};
+use crate::journal::Refused;
 use crate::names::BrokerName;
 
 /// Longest time for one attempt.
@@ -104,7 +105,7 @@ impl Sink {
     pub async fn put(&self, events: &[Event], mark: Option<&[u8]>, tries: Tries) -> Result<(), Stopped> {
         debug_assert!(mark.is_none_or(|mark| mark.len() <= mark::MAX_BYTES), "a mark is small");
         match &self.to {
-            To::Broker(broker) => self.store(broker.journal(), events, mark, tries).await,
+            To::Broker(broker) => self.store(broker, events, mark, tries).await,
             To::Http(url) => {
                 for event in events {
                     let attempt = || self.post(url, event);
@@ -112,14 +113,14 @@ impl Sink {
                 }
                 let Some(mark) = mark else { return Ok(()) };
                 let Some(broker) = self.job.brokers().get(&BrokerName::default()) else { return Ok(()) };
-                self.store(broker.journal(), &[], Some(mark), Tries::ForEver).await
+                self.store(&broker, &[], Some(mark), Tries::ForEver).await
             }
         }
     }
 
-    async fn store(&self, journal: &Journal, events: &[Event], mark: Option<&[u8]>, tries: Tries) -> Result<(), Stopped> {
+    async fn store(&self, broker: &Broker, events: &[Event], mark: Option<&[u8]>, tries: Tries) -> Result<(), Stopped> {
         let fact = mark.map(|mark| (self.job.mark_key(), self.job.encode_mark(mark)));
-        let attempt = || self.append(journal, events, fact.as_ref());
+        let attempt = || self.append(broker, events, fact.as_ref());
         let Err(lost) = self.try_once_or_again(attempt, tries).await? else {
             self.job.live.sent(events.len() as u64);
             return Ok(());
@@ -128,7 +129,7 @@ impl Sink {
             // Together they are too much; the mark comes with the last one.
             for (i, event) in events.iter().enumerate() {
                 let mark = mark.filter(|_| i + 1 == events.len());
-                Box::pin(self.store(journal, std::slice::from_ref(event), mark, tries)).await?;
+                Box::pin(self.store(broker, std::slice::from_ref(event), mark, tries)).await?;
             }
             return Ok(());
         }
@@ -139,13 +140,14 @@ impl Sink {
         self.lose(&lost, events.len() as u64);
         match mark {
             // The source goes on behind what is lost, also after the next start.
-            Some(mark) => Box::pin(self.store(journal, &[], Some(mark), tries)).await,
+            Some(mark) => Box::pin(self.store(broker, &[], Some(mark), tries)).await,
             None => Ok(()),
         }
     }
 
-    async fn append(&self, journal: &Journal, events: &[Event], fact: Option<&(Vec<u8>, Vec<u8>)>) -> Result<(), Attempt> {
-        let arrival = self.job.clock().wall_ms();
+    async fn append(&self, broker: &Broker, events: &[Event], fact: Option<&(Vec<u8>, Vec<u8>)>) -> Result<(), Attempt> {
+        let clock = self.job.clock();
+        let arrival = clock.wall_ms();
         let mut marked = Vec::with_capacity(events.len());
         for event in events {
             let mut event = event.clone();
@@ -154,7 +156,12 @@ impl Sink {
             ttl::put(&mut event, before).map_err(|e| Attempt::final_("ttl", e.to_string()))?;
             marked.push(event);
         }
-        let stored = append(journal, |append| {
+        let claim = broker.claim(clock, &marked).await.map_err(|e| Attempt::refused(&e.into()))?;
+        if let Some(claim) = &claim {
+            let mut wanted = claim.wanted.iter();
+            marked.retain(|_| wanted.next().is_none_or(|wanted| *wanted));
+        }
+        let stored = append(broker.journal(), |append| {
             for event in &marked {
                 append.event(|out| encode_event(out, event, arrival, std::iter::empty()));
             }
@@ -162,7 +169,11 @@ impl Sink {
                 append.put(key, value);
             }
         });
-        stored.await.map(|_| ()).map_err(|refused| Attempt::refused(&refused))
+        stored.await.map_err(|refused| Attempt::refused(&refused))?;
+        if let Some(claim) = claim {
+            claim.stored(clock);
+        }
+        Ok(())
     }
 
     async fn post(&self, url: &Endpoint, event: &Event) -> Result<(), Attempt> {
@@ -177,7 +188,7 @@ impl Sink {
             namespace: &self.job.name().namespace,
             reply: false,
         };
-        let sent = self.job.triggers().context().sender.send(&letter).await;
+        let sent = self.job.triggers().context().sender.post(&letter).await;
         sent.map(|_| ()).map_err(|failure| Attempt::failed(&failure))
     }
 

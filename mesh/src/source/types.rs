@@ -87,8 +87,11 @@ pub(super) async fn collect(triggers: Triggers, stop: CancellationToken) {
     let mut all: BTreeMap<BrokerName, Found> = BTreeMap::new();
     let clock = triggers.clock().clone();
     loop {
-        let mut changed = false;
-        for broker in triggers.brokers().list() {
+        let brokers = triggers.brokers().list();
+        let before = all.len();
+        all.retain(|name, _| brokers.iter().any(|broker| broker.name() == name));
+        let mut changed = all.len() != before;
+        for broker in brokers {
             let found = all.entry(broker.name().clone()).or_default();
             let before = found.types.clone();
             match stop.run_until_cancelled(look(&triggers, &broker, found)).await {

@@ -203,7 +203,7 @@ impl Run<'_> {
         self.settle_taken(Some((placed.offset, placed.epoch))).await?;
         let Subscriber { context, plan, targets } = subscriber;
         let broker = self.work.letters.broker.clone();
-        match to_subscriber(&context, &plan, &broker, &targets, &outgoing).await {
+        match to_subscriber(&context, &plan, &broker, &targets, &outgoing, None).await {
             Ok(()) => {
                 self.taken = Some((placed.offset, placed.epoch, again));
                 Ok(())

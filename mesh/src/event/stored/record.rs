@@ -11,7 +11,6 @@ use super::layout::{BINARY, DATA, DETAIL_SHIFT, EVENT, KIND, Layout, MAPPED, STR
 use super::publish::MqttPublish;
 use super::wire::{Fields, text};
 use super::{StoredError, wire};
-use crate::event::error::EventError;
 use crate::event::limits::Limits;
 use crate::event::model::{Event, SPECVERSION};
 use crate::event::value::Value;
@@ -65,6 +64,9 @@ pub struct StoredEvent {
     offset: Offset,
     agent: Option<AgentId>,
 }
+
+/// What we say of every event beside its author's attributes.
+const OURS: [&str; 2] = ["knativearrivaltime", "godwitagent"];
 
 impl StoredEvent {
     /// Looks at a body; `epoch`, `offset` and `agent` are those of the journal it was read from (at a gateway there is no agent;
@@ -178,38 +180,16 @@ impl StoredEvent {
     /// When attributes or data are malformed, or are not a valid event.
     pub fn to_event(&self) -> Result<Event, StoredError> {
         let data = self.try_data()?;
-        let mut event = match self.kind() {
-            EVENT => {
-                let section = self.body.get(self.layout.attributes.clone()).unwrap_or_default();
-                from_entries(Entries::new(section, &[]), data)?
-            }
-            STRUCTURED => from_entries(Entries::new(self.index()?.1, self.payload()), data)?,
-            BINARY => {
-                let publish = self.mqtt().ok_or(StoredError::Malformed("the publish is not there"))?;
-                let user = properties::user(publish.properties);
-                let content_type = properties::content_type(publish.properties);
-                mqtt::decode(content_type, user, data.unwrap_or_default(), &Limits::default())?
-            }
-            _ => {
-                let mut scratch = String::new();
-                let names = ["id", "source", "type", "subject", "time", "datacontenttype", "expirytime"];
-                let mut attributes = Vec::with_capacity(names.len());
-                for name in names {
-                    if let Some(value) = self.attribute(name, &mut scratch) {
-                        attributes.push((name.into(), value.to_value()));
-                    }
-                }
-                for entry in self.given() {
-                    let (name, value) = entry?;
-                    if !names.contains(&name) {
-                        attributes.push((name.into(), value.to_value()));
-                    }
-                }
-                Event::from_attributes(attributes, data)?
-            }
-        };
+        let mut attributes: Vec<(Box<str>, Value)> = Vec::with_capacity(8);
+        if self.each_attribute(|name, value| attributes.push((name.into(), value.to_value())))? {
+            return Ok(Event::from_attributes(attributes, data)?);
+        }
+        let publish = self.mqtt().ok_or(StoredError::Malformed("the publish is not there"))?;
+        let user = properties::user(publish.properties);
+        let content_type = properties::content_type(publish.properties);
+        let mut event = mqtt::decode(content_type, user, data.unwrap_or_default(), &Limits::default())?;
         let mut scratch = String::new();
-        for name in ["knativearrivaltime", "godwitagent"] {
+        for name in OURS {
             if self.is_computed(name)
                 && let Some(value) = self.attribute(name, &mut scratch)
             {
@@ -217,6 +197,53 @@ impl StoredEvent {
             }
         }
         Ok(event)
+    }
+
+    /// Visits the attributes that the event has, `specversion` excepted, where they stand; what is derived comes with the others. False,
+    /// and none is visited, where the attributes are in a publish's properties.
+    ///
+    /// # Errors
+    /// When they are malformed; some may have been visited.
+    pub(crate) fn each_attribute(&self, mut visit: impl FnMut(&str, AttributeRef<'_>)) -> Result<bool, StoredError> {
+        let mut scratch = String::new();
+        match self.kind() {
+            BINARY => return Ok(false),
+            kind @ (EVENT | STRUCTURED) => {
+                let entries = if kind == EVENT {
+                    Entries::new(self.body.get(self.layout.attributes.clone()).unwrap_or_default(), &[])
+                } else {
+                    Entries::new(self.index()?.1, self.payload())
+                };
+                for entry in entries {
+                    let (name, value) = entry?;
+                    if !(OURS.contains(&name) && self.is_computed(name)) {
+                        visit(name, value);
+                    }
+                }
+            }
+            _ => {
+                let names = ["id", "source", "type", "subject", "time", "datacontenttype", "expirytime"];
+                for name in names {
+                    if let Some(value) = self.attribute(name, &mut scratch) {
+                        visit(name, value);
+                    }
+                }
+                for entry in self.given() {
+                    let (name, value) = entry?;
+                    if !names.contains(&name) && !OURS.contains(&name) {
+                        visit(name, value);
+                    }
+                }
+            }
+        }
+        for name in OURS {
+            if self.is_computed(name)
+                && let Some(value) = self.attribute(name, &mut scratch)
+            {
+                visit(name, value);
+            }
+        }
+        Ok(true)
     }
 
     fn kind(&self) -> u8 {
@@ -362,13 +389,4 @@ enum Place<'a> {
     None,
     Here(&'a [u8]),
     Payload(u8, &'a [u8]),
-}
-
-fn from_entries(entries: Entries<'_>, data: Option<Bytes>) -> Result<Event, StoredError> {
-    let mut attributes: Vec<(Box<str>, Value)> = Vec::with_capacity(8);
-    for entry in entries {
-        let (name, value) = entry?;
-        attributes.push((name.into(), value.to_value()));
-    }
-    Event::from_attributes(attributes, data).map_err(|error: EventError| error.into())
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::arbitrary::{event, same};
-use crate::event::{Event, Limits, Value, cbor, json, mqtt, properties};
+use crate::event::{Event, Limits, Value, cbor, http, json, mqtt, properties, ttl};
 use crate::journal::{Epoch, Offset};
 use crate::names::AgentId;
 
@@ -378,5 +378,42 @@ proptest! {
         let at = at.index(body.len());
         if cut { body.truncate(at) } else { body[at] = byte }
         read_all(&body);
+    }
+}
+
+/// A request made from the stored form is the one made from the event, time to live apart.
+fn assert_sent_alike(stored: &StoredEvent) {
+    let mut event = stored.to_event().expect("valid");
+    let ttl = ttl::take(&mut event);
+    for (binary, (headers, data)) in [(false, http::deliver(&event)), (true, http::binary(&event))] {
+        let structured = !headers.contains_key("ce-id");
+        match http::deliver_stored(stored, binary) {
+            Some(found) => assert_eq!(found, (headers, data, ttl), "{event:?}"),
+            // What cannot be written down as it stands is made an event first.
+            None => assert!(structured || stored.mqtt().is_some() || event.get("datacontenttype").is_some(), "{event:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_wrapped_publish_is_sent_from_its_stored_form() {
+    assert_sent_alike(&read(published(&plain(), Some(1_700_000_000_000))));
+    let stored = read(published(&MqttPublish { client_id: "pump-3", ..plain() }, Some(1_700_000_000_000)));
+    assert_sent_alike(&stored);
+    assert!(http::deliver_stored(&stored, false).is_some());
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_from_the_stored_form_is_what_the_event_would_be_sent_as(
+        event in event(), left in prop::option::of(1..300_i32), arrival in prop::option::of(0..1_u64 << 43), mode in 0..4_u8,
+    ) {
+        let mut marked = event.clone();
+        if let Some(left) = left {
+            marked.set(ttl::TTL, Value::Integer(left)).expect("valid");
+        }
+        assert_sent_alike(&read(stored(&marked, arrival)));
+        let (raw, payload, v5) = publish_of(&event, mode);
+        assert_sent_alike(&read(published(&MqttPublish { v5, properties: &raw, payload: &payload, ..plain() }, arrival)));
     }
 }

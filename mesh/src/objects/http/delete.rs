@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Target, body, change, in_version, wanted};
+use super::body::body;
+use super::{Target, change, in_version, wanted};
 use crate::http::{Request, Response, respond};
 use crate::manifest::ObjectName;
 use crate::objects::error::ApiError;
@@ -71,7 +72,7 @@ struct Options {
 impl Options {
     async fn read(target: Target, request: &mut Request) -> Result<Self, ApiError> {
         let change = change(target, request)?;
-        let body = body(request, true).await?;
+        let body = body(request, true).await?.value;
         let dry_run = match body.get("dryRun").filter(|value| !value.is_null()) {
             None => false,
             Some(Value::Array(all)) if all.iter().all(|value| value == "All") => !all.is_empty(),
