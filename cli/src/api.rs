@@ -121,9 +121,28 @@ pub(crate) fn shown(kind: Kind, name: &str) -> String {
     output::printable(&format!("{}/{name}", kind.resource().singular()))
 }
 
-/// The objects in files and folders, in order; `-` is stdin. `namespace` is for those that name none.
-pub(crate) fn written(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<Written>> {
-    let mut all = Vec::new();
+/// What files hold.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// Objects of kinds that are known here, in order.
+    pub(crate) objects: Vec<Written>,
+    /// Where there is an object of another kind, and of which.
+    foreign: Vec<String>,
+}
+
+impl Files {
+    /// Says which objects are left alone because nobody here knows their kind. False if there are any.
+    pub(crate) fn tell(&self) -> bool {
+        for foreign in &self.foreign {
+            output::error(&anyhow::anyhow!("{foreign}"));
+        }
+        self.foreign.is_empty()
+    }
+}
+
+/// The objects in files and folders; `-` is stdin. `namespace` is for those that name none.
+pub(crate) fn written(files: &[PathBuf], namespace: &str) -> anyhow::Result<Files> {
+    let mut all = Files::default();
     for file in files {
         if file.as_os_str() == "-" {
             let text = std::io::read_to_string(std::io::stdin().lock()).context("reading stdin")?;
@@ -136,28 +155,34 @@ pub(crate) fn written(files: &[PathBuf], namespace: &str) -> anyhow::Result<Vec<
             take_file(&mut all, file, namespace)?;
         }
     }
-    anyhow::ensure!(!all.is_empty(), "there are no objects in what was given: manifests are *.yaml, *.yml or *.json");
+    let empty = all.objects.is_empty() && all.foreign.is_empty();
+    anyhow::ensure!(!empty, "there are no objects in what was given: manifests are *.yaml, *.yml or *.json");
     Ok(all)
 }
 
-fn take_file(all: &mut Vec<Written>, path: &Path, namespace: &str) -> anyhow::Result<()> {
+fn take_file(all: &mut Files, path: &Path, namespace: &str) -> anyhow::Result<()> {
     let text = read_file(path)?;
     take(all, &path.display().to_string(), &text, namespace)
 }
 
-fn take(all: &mut Vec<Written>, file: &str, text: &str, namespace: &str) -> anyhow::Result<()> {
+fn take(all: &mut Files, file: &str, text: &str, namespace: &str) -> anyhow::Result<()> {
     for document in documents(file, text)? {
         let label = document.label();
         let field = |name: &str| document.value.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (api_version, word, name) = (field("/apiVersion"), field("/kind"), field("/metadata/name"));
         let group = api_version.split('/').next().unwrap_or_default();
         let resource = RESOURCES.iter().find(|r| r.name == word && r.group == group);
-        let resource =
-            resource.with_context(|| format!("{file}: {label}: {word} of {api_version} is not a kind known here"))?;
+        let Some(resource) = resource else {
+            all.foreign.push(format!("{file}: {label}: {word} of {api_version} is not a kind known here"));
+            continue;
+        };
+        if let Some(other) = document.value.pointer("/metadata/name").filter(|name| !name.is_string() && !name.is_null()) {
+            anyhow::bail!("{file}: {label}: metadata.name: must be a string, not {other}: put it in quotes");
+        }
         anyhow::ensure!(!name.is_empty(), "{file}: {label}: metadata.name: is missing");
         let own = field("/metadata/namespace");
         let namespace = if own.is_empty() { namespace.to_owned() } else { own };
-        all.push(Written { kind: resource.kind, namespace, name, value: document.value });
+        all.objects.push(Written { kind: resource.kind, namespace, name, value: document.value });
     }
     Ok(())
 }
@@ -186,9 +211,15 @@ mod tests {
         )
         .expect("written");
         let all = written(&[dir.path().to_owned()], "site-1").expect("read");
-        let places: Vec<_> = all.iter().map(|o| (o.namespace.as_str(), o.name.as_str())).collect();
+        let places: Vec<_> = all.objects.iter().map(|o| (o.namespace.as_str(), o.name.as_str())).collect();
         assert_eq!(places, [("site-1", "a"), ("north", "b")]);
-        std::fs::write(dir.path().join("a.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n").expect("written");
-        assert!(written(&[dir.path().to_owned()], "default").is_err());
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n";
+        std::fs::write(dir.path().join("a.yaml"), format!("{pod}---\n{broker}")).expect("written");
+        let all = written(&[dir.path().to_owned()], "default").expect("read");
+        assert_eq!(all.objects.len(), 1, "others go on");
+        assert!(all.foreign[0].ends_with("Pod default/p: Pod of v1 is not a kind known here"), "{:?}", all.foreign);
+        std::fs::write(dir.path().join("a.yaml"), broker.replace("name: a", "name: true")).expect("written");
+        let error = written(&[dir.path().to_owned()], "default").expect_err("no name").to_string();
+        assert!(error.contains("must be a string, not true"), "{error}");
     }
 }

@@ -80,8 +80,9 @@ pub(crate) struct DiffArgs {
 pub(crate) async fn apply(server: &ServerArgs, args: &ApplyArgs) -> anyhow::Result<ExitCode> {
     let mut client = server.client(DEFAULT_AGENT)?;
     let how = How { dry_run: args.dry_run, lenient: args.lenient, force: args.force };
-    let mut failed = false;
-    for object in api::written(&args.files, &args.namespace)? {
+    let files = api::written(&args.files, &args.namespace)?;
+    let mut failed = !files.tell();
+    for object in files.objects {
         let path = object.path();
         let before = api::find(&mut client, &path).await?;
         match api::apply(&mut client, &path, &object.value, how).await {
@@ -114,8 +115,9 @@ pub(crate) async fn delete(server: &ServerArgs, args: &DeleteArgs) -> anyhow::Re
     if let Some(kind) = args.kind {
         targets.extend(args.names.iter().map(|name| (kind, args.namespace.clone(), name.clone())));
     } else {
-        let written = api::written(&args.files, &args.namespace)?;
-        targets.extend(written.into_iter().map(|o| (o.kind, o.namespace, o.name)));
+        let files = api::written(&args.files, &args.namespace)?;
+        files.tell();
+        targets.extend(files.objects.into_iter().map(|o| (o.kind, o.namespace, o.name)));
     }
     for (kind, namespace, name) in targets {
         let answer = client.json(Method::DELETE, &api::path(kind, &namespace, &name), None).await?;
@@ -132,7 +134,9 @@ pub(crate) async fn delete(server: &ServerArgs, args: &DeleteArgs) -> anyhow::Re
 pub(crate) async fn diff(server: &ServerArgs, args: &DiffArgs) -> anyhow::Result<ExitCode> {
     let mut client = server.client(DEFAULT_AGENT)?;
     let (colours, mut differs) = (output::stdout_colours(), false);
-    for object in api::written(&args.files, &args.namespace)? {
+    let files = api::written(&args.files, &args.namespace)?;
+    files.tell();
+    for object in files.objects {
         let path = object.path();
         let before = api::find(&mut client, &path).await?;
         let how = How { dry_run: true, force: true, ..How::default() };

@@ -15,7 +15,8 @@ use godwit_mesh::manifest::{
 use crate::output::{self, Style, paint};
 
 const EXAMPLES: &str = "\
-A folder is checked as one set, as an agent or gateway would load it with --manifests.
+A folder is checked as one set, as an agent or gateway would load it with --manifests: its files whose names end in .yaml,
+.yml or .json and do not begin with a dot; folders in it are left alone.
 A warning is about what is taken all the same, as a kind that does not run yet.
 
 Examples:

@@ -42,6 +42,7 @@ const HEAD: &str = "# Eventing: rules and the tests that hold them
 
 Made from the names of the tests: `GODWIT_WRITE_DOCUMENTS=1 cargo test -p godwit-cli --test conformance` writes it anew. A test named
 `d12_…` holds rule D12, one named `our_choice_…` what we chose where Knative's specification and its implementations differ.
+What Knative's own conformance tests (`test/rekt`) demand of Brokers, Triggers and Channels is asked of the real agent in `tests/tests/statements.rs`.
 ";
 
 fn root() -> PathBuf {

@@ -77,7 +77,7 @@ pub static ANNOTATIONS: [Annotation; 16] = [
         value: "duration above 0",
         unit: "ISO 8601, as in `PT10M`",
         default: "absent: every event is stored",
-        doc: "For how long an event that came by HTTP or MQTT is known by `source` and `id`: another of its name is acknowledged and not stored.",
+        doc: "For how long an event is known by `source` and `id`: another of its name is acknowledged and not stored, whether a device, a subscriber's reply, a Trigger or a source brings it.",
     },
     Annotation {
         name: "hold",
