@@ -96,7 +96,7 @@ pub(super) struct Known {
 }
 
 /// All hand-shakes that were open when the agent last stopped, by client id.
-pub(super) fn load<'a>(journals: impl Iterator<Item = &'a Journal> + Clone) -> HashMap<String, Known> {
+pub(super) fn load(journals: impl Iterator<Item = Journal> + Clone) -> HashMap<String, Known> {
     let mut clients: HashMap<String, Known> = HashMap::new();
     for journal in journals.clone() {
         for (key, value) in journal.facts(&[SPACE]) {

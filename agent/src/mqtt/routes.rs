@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use godwit_mesh::broker::Broker;
 use godwit_mesh::event::{MqttPublish, encode_publish};
-use godwit_mesh::journal::Journal;
+use godwit_mesh::journal::{Journal, WeakJournal};
 
 use super::mapping::Mapping;
 
@@ -40,15 +40,15 @@ pub struct Table {
     /// The filters whose first level is a name, by it; and the others.
     named: HashMap<String, Vec<usize>>,
     wild: Vec<usize>,
-    /// Journals that may hold hand-shakes of earlier runs.
-    kept: Vec<Journal>,
+    /// Journals that may hold hand-shakes of earlier runs; a Channel among them may be removed.
+    kept: Vec<WeakJournal>,
 }
 
 impl Routes {
     /// Everything the same way.
     #[must_use]
     pub fn all_to(route: Route) -> Self {
-        Self::new(Table::new(vec![route.journal.clone()], vec![(vec!["#".to_owned()], route)]))
+        Self::new(Table::new([route.journal.clone()], vec![(vec!["#".to_owned()], route)]))
     }
 
     /// This table, until another takes its place.
@@ -95,7 +95,7 @@ impl Table {
     /// Routes, each with its topic filters. `kept` are all journals that may hold hand-shakes of earlier runs, also those that no
     /// route names any more. Of two routes with the same filter the first has it.
     #[must_use]
-    pub fn new(kept: Vec<Journal>, routes: Vec<(Vec<String>, Route)>) -> Self {
+    pub fn new(kept: impl IntoIterator<Item = Journal>, routes: Vec<(Vec<String>, Route)>) -> Self {
         let mut filters = Vec::new();
         let mut ways = Vec::with_capacity(routes.len());
         for (i, (topics, route)) in routes.into_iter().enumerate() {
@@ -111,6 +111,7 @@ impl Table {
                 first => named.entry(first.to_owned()).or_default().push(at),
             }
         }
+        let kept = kept.into_iter().map(|journal| journal.downgrade()).collect();
         Self { routes: ways, filters, named, wild, kept }
     }
 
@@ -130,8 +131,8 @@ impl Table {
         self.routes.get(index)
     }
 
-    pub(super) fn journals(&self) -> impl Iterator<Item = &Journal> + Clone {
-        self.kept.iter()
+    pub(super) fn journals(&self) -> impl Iterator<Item = Journal> + Clone {
+        self.kept.iter().filter_map(WeakJournal::upgrade)
     }
 }
 

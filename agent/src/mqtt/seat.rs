@@ -233,7 +233,7 @@ impl Seat {
         if self.expiry_seconds == 0 || self.noted_in.is_some() {
             return Ok(None);
         }
-        let Some(journal) = self.hub.routes.now().journals().next().cloned() else { return Ok(None) };
+        let Some(journal) = self.hub.routes.now().journals().next() else { return Ok(None) };
         let key = qos2::note_key(&self.session.client_id);
         let receipt = journal.append(|append| append.put(&key, &qos2::value(self.expiry_seconds)))?;
         self.noted_in = Some(journal);

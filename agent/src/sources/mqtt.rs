@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use godwit_mesh::broker::{Broker, Brokers};
-use godwit_mesh::journal::Journal;
 use godwit_mesh::manifest::SourceKind;
 use godwit_mesh::names::BrokerName;
 use godwit_mesh::source::{Job, Missing};
@@ -16,7 +15,7 @@ use crate::mqtt::{Mapping, Route, Routes, Table};
 
 /// Makes `routes` what these MqttSources say.
 pub(super) fn settle(brokers: &Brokers, routes: &Routes, jobs: &[Job]) {
-    let journals: Vec<Journal> = brokers.list().iter().map(|broker| broker.journal().clone()).collect();
+    let journals = brokers.list().into_iter().map(|broker| broker.journal().clone());
     let Some(default) = brokers.get(&BrokerName::default()) else { return };
     let unmapped = Route::to(default, None);
     let mut ways = Vec::with_capacity(jobs.len());

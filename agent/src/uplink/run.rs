@@ -329,7 +329,8 @@ async fn keep_registered(brokers: Brokers) {
     let mut watched: BTreeMap<BrokerName, ()> = BTreeMap::new();
     let mut tasks = JoinSet::new();
     loop {
-        for broker in brokers.list() {
+        // Channels never go up.
+        for broker in brokers.list().into_iter().filter(|broker| !broker.name().is_channel()) {
             if watched.insert(broker.name().clone(), ()).is_none() {
                 tasks.spawn(async move {
                     let mut settings = broker.watch_settings();

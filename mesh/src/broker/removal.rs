@@ -1,5 +1,5 @@
-//! Channels go when nobody needs them any more: their object is gone, no Subscription has a cursor in them, no dead letter waits,
-//! and nobody works with them. Brokers stay.
+//! Channels go when nobody needs them any more: their object is gone, no Subscription has a cursor in them, no dead letter waits, no fact
+//! is kept in them (how far a source has come, a hand-shake of MQTT), and nobody works with them. Brokers stay.
 //!
 //! A mark in the Channel's folder is the decision: before it is durable nothing has changed, after it the Channel is gone, and whatever
 //! is left of its files is removed at the next chance, at the latest when a Channel of its name is made again.
@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use super::index;
 use super::registry::{Broker, Inner, dir};
-use super::{Account, index};
 use crate::names::BrokerName;
 use crate::storage::Storage;
 
@@ -42,15 +42,18 @@ pub(super) async fn look(inner: &Inner, unused: &mut Unused) {
 }
 
 async fn is_unused(broker: &Broker) -> bool {
-    let closed = broker.name().is_channel() && broker.settings().closed;
-    if !closed || !broker.journal().consumers().is_empty() {
-        return false;
-    }
-    match broker.existing_dead_letters().await {
-        Ok(None) => true,
-        Ok(Some(_)) => broker.dead_letter_account().is_some_and(|Account { pending, .. }| pending == 0),
-        Err(_) => false,
-    }
+    // Looked for first: the account is of what is open.
+    is_left(broker) && broker.existing_dead_letters().await.is_ok() && is_left(broker)
+}
+
+/// Whether nothing in it is needed, as far as its open journals say.
+fn is_left(broker: &Broker) -> bool {
+    let journal = broker.journal();
+    broker.name().is_channel()
+        && broker.settings().closed
+        && journal.consumers().is_empty()
+        && journal.facts(b"").is_empty()
+        && broker.dead_letter_account().is_none_or(|account| account.pending == 0)
 }
 
 /// Takes the Channel out if nobody has it, and removes its files.
@@ -63,8 +66,7 @@ async fn remove(inner: &Inner, name: &BrokerName) -> io::Result<()> {
     }
     let taken = {
         let mut brokers = inner.lock();
-        let unused =
-            |broker: &Arc<Broker>| broker.is_free() && broker.settings().closed && broker.journal().consumers().is_empty();
+        let unused = |broker: &Arc<Broker>| broker.is_free() && is_left(broker);
         // Under the lock: from here on nobody can get it.
         if brokers.get(name).is_some_and(unused) { brokers.remove(name) } else { None }
     };

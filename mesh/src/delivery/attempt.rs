@@ -14,7 +14,7 @@ use super::outcome::{Cause, Failure};
 use super::plan::{Plan, Targets};
 use super::policy::Policy;
 use super::sender::{Answer, Letter, around, headers_of, passes};
-use super::store::{NotStored, store};
+use super::store::{As, NotStored, store};
 use super::target::{Target, broker_url, shown};
 use super::times::Answered;
 use super::triggers::Context;
@@ -148,7 +148,7 @@ async fn dispatch(
 ) -> Result<Answered, Failure> {
     let url = match &targets.subscriber {
         Target::Broker(name) => {
-            let stored = Box::pin(to_broker(context, name, outgoing.event()?.into_owned(), outgoing)).await;
+            let stored = Box::pin(to_broker(context, name, outgoing.event()?.into_owned(), As::Event, outgoing)).await;
             return stored.map(|()| Some(StatusCode::ACCEPTED.as_u16()));
         }
         Target::Mqtt(topic) => {
@@ -184,12 +184,12 @@ async fn dispatch(
     if !plan.wants_events() {
         if let Some(target) = &targets.reply {
             let around = Outgoing { event: Content::Made(reply.clone()), headers, ttl: outgoing.ttl };
-            Box::pin(to_target(context, plan, target, reply, &around)).await?;
+            Box::pin(to_target(context, plan, target, reply, As::Event, &around)).await?;
         }
         return Ok(answered);
     }
     // durable before: the caller moves the cursor past the event only after its reply is stored.
-    Box::pin(store(broker, reply, outgoing.ttl, &headers, &context.settings.clock))
+    Box::pin(store(broker, reply, As::Event, outgoing.ttl, &headers, &context.settings.clock))
         .await
         .map_err(|e| not_stored(&e, &shown(&broker_url(&context.settings.address, &plan.broker))))?;
     Ok(answered)
@@ -233,7 +233,7 @@ pub(crate) async fn to_dead_letter_sink(
     let mut event = outgoing.event()?.into_owned();
     mark(&mut event, failure)
         .map_err(|e| Failure::new(Cause::Status(400), &failure.destination, e.to_string(), Vec::new()))?;
-    to_target(context, plan, target, event, outgoing).await
+    to_target(context, plan, target, event, As::DeadLetter, outgoing).await
 }
 
 /// Sends `event`, with what else is known of `outgoing`, to where no reply is asked of.
@@ -242,10 +242,11 @@ async fn to_target(
     plan: &Plan,
     target: &Target,
     event: Event,
+    what: As,
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     match target {
-        Target::Broker(name) => to_broker(context, name, event, outgoing).await,
+        Target::Broker(name) => to_broker(context, name, event, what, outgoing).await,
         Target::Mqtt(topic) => to_mqtt(context, plan, topic, event, outgoing.ttl).await,
         Target::Http(url) => {
             let letter = Letter {
@@ -270,7 +271,13 @@ async fn to_mqtt(context: &Context, plan: &Plan, topic: &Topic, event: Event, tt
 }
 
 /// Appends to another Broker of this process.
-async fn to_broker(context: &Context, name: &BrokerName, event: Event, outgoing: &Outgoing) -> Result<(), Failure> {
+async fn to_broker(
+    context: &Context,
+    name: &BrokerName,
+    event: Event,
+    what: As,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
     let destination = shown(&broker_url(&context.settings.address, name));
     let Some(broker) = context.brokers.get(name) else {
         return Err(Failure::new(
@@ -280,7 +287,7 @@ async fn to_broker(context: &Context, name: &BrokerName, event: Event, outgoing:
             Vec::new(),
         ));
     };
-    store(&broker, event, outgoing.ttl, &outgoing.headers, &context.settings.clock)
+    store(&broker, event, what, outgoing.ttl, &outgoing.headers, &context.settings.clock)
         .await
         .map_err(|e| not_stored(&e, &destination))
 }

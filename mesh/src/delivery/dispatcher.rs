@@ -217,8 +217,13 @@ impl Running {
             if !self.intake.fill(&mut self.window, |offset| ready.push_back(Parcel::new(offset))) {
                 break;
             }
-            self.launch();
+            let settled = self.launch();
             if self.window.step().is_some() && !self.flush().await {
+                continue;
+            }
+            if settled && !stop.is_cancelled() {
+                // There may be more to do at once.
+                tokio::task::yield_now().await;
                 continue;
             }
             self.prepare();
@@ -267,20 +272,21 @@ impl Running {
         let _ = tokio::time::timeout(GRACE, self.work.consumer.flushed()).await;
     }
 
-    /// Sends what may go, and has it begin to go.
-    fn launch(&mut self) {
+    /// Sends what may go, and has it begin to go. Whether anything has come back at once.
+    fn launch(&mut self) -> bool {
         let before = self.deliveries.len();
         self.launch_all();
-        if self.deliveries.len() > before {
-            self.take_back();
-        }
+        self.deliveries.len() > before && self.take_back()
     }
 
-    /// Takes those that have come back; others go on as far as they can.
-    fn take_back(&mut self) {
+    /// Takes those that have come back; others go on as far as they can. Whether there were any.
+    fn take_back(&mut self) -> bool {
+        let mut some = false;
         while let Some(Some(finished)) = self.deliveries.next().now_or_never() {
             self.finished(finished);
+            some = true;
         }
+        some
     }
 
     fn launch_all(&mut self) {
@@ -393,10 +399,21 @@ impl Running {
         }
     }
 
+    /// Gives back what was made ready.
+    fn unprepare(&mut self) {
+        if let Some(Next { taken, .. }) = self.next.take() {
+            self.share.give_back(&taken);
+        }
+    }
+
     /// Takes a delivery that has come back.
     fn finished(&mut self, finished: Finished) {
         let Finished { mut parcel, verdict, contact, taken } = finished;
         self.share.give_back(&taken);
+        if !matches!(verdict, Verdict::Settled(_)) {
+            // While this one waits, the next is an offset and no more.
+            self.unprepare();
+        }
         let mut again = None;
         match verdict {
             Verdict::Settled(outcomes) => {
@@ -445,6 +462,7 @@ impl Running {
                 self.ready.push_back(Parcel::new(offset));
             }
             self.intake.forward(cursor);
+            self.unprepare();
             self.later.retain(|_, parcel| parcel.offsets.iter().any(|offset| self.window.is_open(*offset)));
             return false;
         }

@@ -54,15 +54,26 @@ struct Idle {
 /// A connection; it does something only when it is driven.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
-    ended: bool,
+    /// None when it has ended. It must not stay then: a request that it has not taken comes back when it goes.
+    driver: Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
 }
 
 impl Connection {
     /// Lets it read and write what it can.
     fn drive(&mut self, cx: &mut Context<'_>) {
         // How it ended, who waits for an answer on it is told.
-        self.ended = self.ended || self.driver.as_mut().poll(cx).is_ready();
+        if self.driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            self.driver = None;
+        }
+    }
+
+    /// Whether it takes a request now.
+    async fn is_ready(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
+        })
+        .await
     }
 
     /// Waits until it takes a request.
@@ -78,7 +89,7 @@ impl Connection {
     }
 
     fn is_closed(&self) -> bool {
-        self.ended || self.sender.is_closed()
+        self.driver.is_none() || self.sender.is_closed()
     }
 }
 
@@ -107,6 +118,14 @@ impl Answered {
     /// A body on a connection that somebody else drives.
     pub(crate) fn alone(body: Incoming) -> Self {
         Self { body, ended: false, lease: None }
+    }
+
+    /// Has what is left of the request written, for so long at most: an answer may come before the whole request has gone.
+    pub(crate) async fn finish(&mut self, limit: Duration) {
+        let Some(lease) = self.lease.as_mut().filter(|_| self.ended || self.body.is_end_stream()) else { return };
+        if !lease.connection.is_ready().await {
+            let _ = tokio::time::timeout(limit, lease.connection.ready()).await;
+        }
     }
 }
 
@@ -172,10 +191,10 @@ impl Pool {
                 // Boxed: it is seldom, and large.
                 None => (Box::pin(self.connect(&endpoint.uri)).await?, true),
             };
-            if let Err(error) = connection.ready().await {
-                if fresh {
-                    return Err(chain(&error));
-                }
+            if fresh {
+                connection.ready().await.map_err(|e| chain(&e))?;
+            } else if !connection.is_ready().await {
+                // Closed by the other side, or still at work on what came before.
                 continue;
             }
             let mut answer = pin!(connection.sender.try_send_request(request));
@@ -201,7 +220,7 @@ impl Pool {
         let stream = self.0.connector.call(uri.clone()).await.map_err(|e| chain(&e))?;
         let handshake = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(stream).await;
         let (sender, driver) = handshake.map_err(|e| chain(&e))?;
-        Ok(Connection { sender, driver: Box::pin(driver), ended: false })
+        Ok(Connection { sender, driver: Some(Box::pin(driver)) })
     }
 
     fn take(&self, host: &str) -> Option<Connection> {
@@ -352,5 +371,69 @@ mod tests {
         assert_eq!(&body(post(&pool, address).await.expect("answered")).await[..], b"ok");
         assert_eq!(&body(post(&pool, address).await.expect("answered")).await[..], b"ok");
         assert_eq!(got.lock().expect("fine").iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    /// A server that answers at once, and does then what `then` says.
+    async fn answering<F: std::future::Future<Output = ()> + Send>(
+        then: impl Fn(TcpStream) -> F + Clone + Send + 'static,
+    ) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let then = then.clone();
+                tokio::spawn(async move {
+                    let mut some = [0; 1024];
+                    let _ = stream.read(&mut some).await;
+                    let _ = stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+                    then(stream).await;
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_was_idle_is_passed_over() {
+        let address = answering(|stream| async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(stream);
+        })
+        .await;
+        let pool = pool();
+        for _ in 0..3 {
+            let answer = tokio::time::timeout(Duration::from_secs(5), post(&pool, address)).await.expect("no hanging");
+            assert!(body(answer.expect("answered")).await.is_empty());
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_whole_where_its_answer_comes_before_its_end() {
+        const BYTES: usize = 16 << 20;
+        let (told, came) = tokio::sync::oneshot::channel();
+        let told = Arc::new(Mutex::new(Some(told)));
+        let address = answering(move |mut stream| {
+            let told = told.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let (mut some, mut count) = (vec![0; 64 << 10], 1024);
+                while let Ok(n @ 1..) = stream.read(&mut some).await {
+                    count += n;
+                    if count >= BYTES {
+                        break;
+                    }
+                }
+                let told = told.lock().expect("fine").take();
+                let _ = told.expect("once").send(count);
+            }
+        })
+        .await;
+        let endpoint = Endpoint::new(url::Url::parse(&format!("http://{address}/")).expect("a URL"), None).expect("valid");
+        let request = Request::post("/").body(Full::new(Bytes::from(vec![0; BYTES]))).expect("valid");
+        let mut answer = pool().request(&endpoint, request).await.expect("answered");
+        answer.body_mut().finish(Duration::from_secs(10)).await;
+        drop(answer);
+        assert!(came.await.expect("told") >= BYTES);
     }
 }

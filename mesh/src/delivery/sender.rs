@@ -126,7 +126,11 @@ impl Sender {
             }
         }
         match tokio::time::timeout(timeout, self.exchange(url, reply, request)).await {
-            Ok(outcome) => outcome,
+            Ok(Ok((outcome, mut body))) => {
+                body.finish(timeout).await;
+                outcome
+            }
+            Ok(Err(failure)) => Err(failure),
             Err(_) => {
                 let why = format!("no complete answer within {:.1} s", timeout.as_secs_f64());
                 Err(Failure::no_response(&url.shown, &why))
@@ -134,7 +138,13 @@ impl Sender {
         }
     }
 
-    async fn exchange(&self, url: &Endpoint, reply: bool, mut request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+    /// What the answer says, and what is left of its body.
+    async fn exchange(
+        &self,
+        url: &Endpoint,
+        reply: bool,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Result<Answer, Failure>, Answered), Failure> {
         let destination = &*url.shown;
         let token = self.0.tokens.header(url, &self.0.clock);
         if let Some(token) = token.map_err(|why| Failure::no_response(destination, &why))? {
@@ -151,10 +161,12 @@ impl Sender {
         }
         let response = self.request(url, request).await.map_err(|why| Failure::no_response(destination, &why))?;
         let gone = response.status() == StatusCode::GONE && url.handshake.is_some();
-        self.read(response, reply, destination).await.map_err(|failure| match gone {
+        let (head, mut body) = response.into_parts();
+        let outcome = self.read(head, &mut body, reply, destination).await.map_err(|failure| match gone {
             true => Failure { cause: Cause::Gone, ..failure },
             false => failure,
-        })
+        });
+        Ok((outcome, body))
     }
 
     /// Asks the subscriber for its consent, unless it has been given.
@@ -189,11 +201,16 @@ impl Sender {
         Ok(response.map(Answered::alone))
     }
 
-    async fn read(&self, response: Response<Answered>, reply: bool, destination: &str) -> Result<Answer, Failure> {
-        let (head, mut body) = response.into_parts();
+    async fn read(
+        &self,
+        head: http::response::Parts,
+        body: &mut Answered,
+        reply: bool,
+        destination: &str,
+    ) -> Result<Answer, Failure> {
         if !head.status.is_success() {
             // What has come of the body is enough to say what went wrong; how it ends does not matter.
-            let (detail, _) = read_body(&mut body, MAX_DETAIL_BYTES).await;
+            let (detail, _) = read_body(body, MAX_DETAIL_BYTES).await;
             let message = format!("{destination} answered {}", head.status);
             let mut failure = Failure::new(Cause::Status(head.status.as_u16()), destination, message, detail.to_vec());
             failure.retry_after = self.retry_after(head.status, &head.headers);
@@ -201,10 +218,10 @@ impl Sender {
         }
         if !reply {
             // Nobody wants it; where it has come already the connection can be used again.
-            let _ = read_body(&mut body, MAX_BUFFER).now_or_never();
+            let _ = read_body(body, MAX_BUFFER).now_or_never();
             return Ok(Answer { status: head.status, headers: head.headers, body: Bytes::new() });
         }
-        match read_body(&mut body, self.0.max_answer_bytes).await {
+        match read_body(body, self.0.max_answer_bytes).await {
             (body, End::Whole) => Ok(Answer { status: head.status, headers: head.headers, body }),
             (start, End::Longer) => {
                 let message = format!("{destination} answered with more than {} bytes", self.0.max_answer_bytes);

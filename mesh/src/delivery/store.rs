@@ -17,18 +17,30 @@ pub(crate) enum NotStored {
     Refused(Refused),
 }
 
-/// Stores `event`, durably when this returns. `ttl` is what it had before this Broker. One that the Broker has had already, where it
-/// de-duplicates, is stored (D7).
+/// What an event is, where it comes to a Broker that de-duplicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    /// An event: one that the Broker has had already is stored (D7).
+    Event,
+    /// What became of one: it has the event's name, and is another.
+    DeadLetter,
+}
+
+/// Stores `event`, durably when this returns. `ttl` is what it had before this Broker.
 pub(crate) async fn store(
     broker: &Broker,
     mut event: Event,
+    what: As,
     ttl: i32,
     headers: &HeaderMap,
     clock: &Clock,
 ) -> Result<(), NotStored> {
     ttl::put(&mut event, ttl).map_err(|TtlExhausted| NotStored::TtlUsedUp)?;
     let arrival = clock.wall_ms();
-    let claim = broker.claim(clock, std::slice::from_ref(&event)).await.map_err(|e| NotStored::Refused(e.into()))?;
+    let claim = match what {
+        As::Event => broker.claim(clock, std::slice::from_ref(&event)).await.map_err(|e| NotStored::Refused(e.into()))?,
+        As::DeadLetter => None,
+    };
     if claim.as_ref().is_none_or(|claim| claim.wanted.contains(&true)) {
         let stored = append(broker.journal(), |append| {
             append.event(|out| {

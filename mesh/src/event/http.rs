@@ -15,7 +15,7 @@ use super::media::Mode;
 use super::model::Event;
 use super::stored::{AttributeRef, StoredEvent};
 use super::value::Value;
-use super::{cbor, json, percent, ttl};
+use super::{cbor, check_attribute_name, json, percent, ttl};
 
 /// What a message held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn binary(event: &Event) -> (HeaderMap, Bytes) {
                 .expect("a String of CloudEvents holds no control characters");
             headers.insert(CONTENT_TYPE, value);
         } else {
-            let header = header(name);
+            let header = header(name).expect("an attribute name is a token");
             let value = HeaderValue::try_from(percent::encode(&value.to_text()).as_ref())
                 .expect("percent-encoding leaves visible ASCII only");
             headers.insert(header, value);
@@ -82,7 +82,7 @@ pub fn binary(event: &Event) -> (HeaderMap, Bytes) {
 }
 
 /// The header of an attribute. Those that most events have are not made anew each time.
-fn header(name: &str) -> HeaderName {
+fn header(name: &str) -> Option<HeaderName> {
     const ID: HeaderName = HeaderName::from_static("ce-id");
     const SOURCE: HeaderName = HeaderName::from_static("ce-source");
     const TYPE: HeaderName = HeaderName::from_static("ce-type");
@@ -90,7 +90,7 @@ fn header(name: &str) -> HeaderName {
     const TIME: HeaderName = HeaderName::from_static("ce-time");
     const ARRIVAL: HeaderName = HeaderName::from_static("ce-knativearrivaltime");
     const AGENT: HeaderName = HeaderName::from_static("ce-godwitagent");
-    match name {
+    Some(match name {
         "id" => ID,
         "source" => SOURCE,
         "type" => TYPE,
@@ -98,8 +98,8 @@ fn header(name: &str) -> HeaderName {
         "time" => TIME,
         "knativearrivaltime" => ARRIVAL,
         "godwitagent" => AGENT,
-        _ => HeaderName::try_from(format!("ce-{name}")).expect("an attribute name is a token"),
-    }
+        _ => return HeaderName::try_from(format!("ce-{name}")).ok(),
+    })
 }
 
 /// The event in structured mode, JSON format.
@@ -151,11 +151,15 @@ pub(crate) fn deliver_stored(stored: &StoredEvent, binary: bool) -> Option<(Head
             _ if binary => HeaderValue::try_from(percent::encode(text).as_ref()).ok(),
             _ => None,
         };
-        match value {
-            Some(value) if name == "datacontenttype" => plain &= headers.insert(CONTENT_TYPE, value).is_none(),
-            Some(value) => plain &= headers.insert(header(name), value).is_none(),
-            None => plain = false,
-        }
+        // What is in a record was checked when it came; what an agent sends up is as it says.
+        let header = match name {
+            "datacontenttype" => Some(CONTENT_TYPE),
+            _ => header(name).filter(|_| check_attribute_name(name).is_ok()),
+        };
+        plain &= match (header, value) {
+            (Some(header), Some(value)) => headers.insert(header, value).is_none(),
+            _ => false,
+        };
     });
     if !matches!(visited, Ok(true)) || !plain || needed != 3 {
         return None;

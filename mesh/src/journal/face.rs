@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::watch;
 
@@ -21,6 +21,18 @@ const WRITER_STACK: usize = 128 << 10;
 /// A journal. Cheap to clone. The last clone's end closes it; [`Journal::close`] waits until all is written.
 #[derive(Clone)]
 pub struct Journal(Arc<Inner>);
+
+/// A handle that does not keep a journal open.
+#[derive(Clone)]
+pub struct WeakJournal(Weak<Inner>);
+
+impl WeakJournal {
+    /// The journal, if it is open.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Journal> {
+        self.0.upgrade().map(Journal)
+    }
+}
 
 struct Inner {
     pub(super) shared: Arc<Shared>,
@@ -207,6 +219,12 @@ impl Journal {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A handle that does not keep the journal open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakJournal {
+        WeakJournal(Arc::downgrade(&self.0))
     }
 
     /// Whether there is no other handle of this journal.

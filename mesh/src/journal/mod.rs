@@ -33,7 +33,7 @@ pub use commit::{Committed, Receipt};
 pub use consumer::Consumer;
 pub use control::{ConsumerStatus, Done, DropReason, Start};
 pub use error::{OpenError, ReadError, Refused};
-pub use face::{Append, Journal};
+pub use face::{Append, Journal, WeakJournal};
 pub use log::{Batch, Log, RESERVE as RESERVE_SEGMENTS};
 pub use offset::{Epoch, Lineage, Offset};
 pub use options::{MIN_SEGMENT_BYTES, Options, Policy};

@@ -213,3 +213,35 @@ async fn a_full_dead_letter_journal_says_so_and_holds_the_event() {
     assert!(dead < 24 && ledger.done.total() == dead, "{dead}: {ledger:?}");
     world.close().await;
 }
+
+#[tokio::test]
+async fn dead_letters_of_one_event_all_go_into_a_broker_that_de_duplicates() {
+    let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[Say::status(400)]).await);
+    let world = World::open(dir.path()).await;
+    let broker = |name: &str| {
+        format!(
+            "apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata:\n  name: {name}\n  annotations:\n    \
+             godwit.dev/deduplication-window: PT10M\n---\n"
+        )
+    };
+    let dead = |to: &str| {
+        format!(
+            "  delivery:\n    retry: 0\n    deadLetterSink:\n      ref: {{apiVersion: eventing.knative.dev/v1, kind: Broker, name: {to}}}"
+        )
+    };
+    let set = [
+        broker("default"),
+        broker("dlq"),
+        trigger("one", &sink.url, &dead("dlq")),
+        trigger("two", &sink.url, &dead("dlq")),
+    ];
+    world.apply(&set.concat()).await.expect("applied");
+    world.publish(&event("1", "a")).await;
+    for name in ["one", "two"] {
+        assert_eq!(world.settled(name, 1).await.done.dead_lettered, 1);
+    }
+    let letters = world.events("dlq").await;
+    assert_eq!(letters.len(), 2, "each Trigger's");
+    assert!(letters.iter().all(|letter| letter.id() == "1" && letter.get("knativeerrorcode").is_some()));
+    world.close().await;
+}

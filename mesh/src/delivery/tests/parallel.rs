@@ -354,3 +354,21 @@ async fn what_nobody_wants_is_accounted_for_in_time_and_at_a_stop() {
     }
     world.close().await;
 }
+
+#[tokio::test]
+async fn expired_events_do_not_hold_up_what_comes_behind_them() {
+    let (dir, sink) = (tempfile::tempdir().expect("folder"), Sink::start(&[Say::status(202)]).await);
+    let world = World::open(dir.path()).await;
+    let mut past = event("past", "a");
+    past.set("expirytime", Value::Timestamp("2001-01-01T00:00:00Z".to_owned())).expect("valid");
+    for _ in 0..100 {
+        world.publish(&past).await;
+    }
+    world.publish(&event("live", "a")).await;
+    world.apply(&annotated("t", &sink.url, &[("start", "earliest")], "")).await.expect("applied");
+    let begun = std::time::Instant::now();
+    let ledger = world.settled("t", 101).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!((ledger.done.delivered, ledger.done.dropped.values().sum::<u64>()), (1, 100));
+    world.close().await;
+}

@@ -403,6 +403,17 @@ fn a_wrapped_publish_is_sent_from_its_stored_form() {
     assert!(http::deliver_stored(&stored, false).is_some());
 }
 
+#[test]
+fn a_record_with_a_name_that_is_none_is_not_sent_and_does_no_harm() {
+    let event =
+        Event::builder().id("1").source("/s").ty("t").attribute("oddextension", Value::from("x")).build().expect("valid");
+    let mut body = stored(&event, None);
+    let at = body.windows(12).position(|bytes| bytes == b"oddextension").expect("there");
+    body[at + 3] = b' ';
+    let stored = read(body);
+    assert!(http::deliver_stored(&stored, false).is_none() && stored.to_event().is_err());
+}
+
 proptest! {
     #[test]
     fn what_is_sent_from_the_stored_form_is_what_the_event_would_be_sent_as(

@@ -15,8 +15,9 @@ use crate::objects::error::ApiError;
 /// Largest body, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// Most fields written twice that are told.
+/// Most fields written twice that are told, and most characters of one's path.
 const MAX_TOLD: usize = 16;
+const MAX_PATH: usize = 256;
 
 /// A body that was understood.
 pub(super) struct Decoded {
@@ -128,7 +129,7 @@ impl<'de> Visitor<'de> for Noting<'_> {
             self.path.push_str(&key);
             let value = map.next_value_seed(Noting { path: self.path, twice: self.twice })?;
             if object.insert(key, value).is_some() && self.twice.len() < MAX_TOLD {
-                self.twice.push(self.path.clone());
+                self.twice.push(self.path.chars().take(MAX_PATH).collect());
             }
             self.path.truncate(here);
         }
