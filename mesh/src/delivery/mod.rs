@@ -5,7 +5,7 @@
 //! and delays no other.
 //!
 //! The files follow the way of an event: `triggers` holds the sets, `apply` puts one in the place of another and starts tasks,
-//! `identity` keeps their uids, `plan` says what a task does (`target` and `services` where its events go). `feed` reads a Broker
+//! `identity` keeps their uids, `plan` says what a task does (`target`, `endpoint` and `services` where its events go). `feed` reads a Broker
 //! for all its Triggers, with `index` and `pages`; `intake` is where one Trigger takes its events from; both ask filters by
 //! `judge`. `dispatcher` is the task, `window` what it has under way and how far its cursor may go, `ahead` how a restart finds
 //! that again, `circuit` and `room` hold it back. `work` is one delivery, `attempt` one try, `sender` the HTTP request (`tokens`
