@@ -51,11 +51,14 @@ struct Idle {
     watched: bool,
 }
 
+/// Reads and writes what a connection has to.
+type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>;
+
 /// A connection; it does something only when it is driven.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// None when it has ended. It must not stay then: a request that it has not taken comes back when it goes.
-    driver: Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
+    driver: Option<Driver>,
 }
 
 impl Connection {
