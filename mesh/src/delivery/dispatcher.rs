@@ -8,30 +8,31 @@
 //! The cursor passes an event only after the event is settled: taken by the subscriber (and its reply durable), taken by the
 //! dead letter sink, durable in the dead-letter journal, expired, or not wanted. What is settled beyond the cursor is kept beside it.
 
+mod launch;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::launch::Next;
 use super::circuit::Circuit;
 use super::intake::Intake;
 use super::live::Live;
-use super::pages::Look;
 use super::plan::{NotReady, Plan};
 use super::retired;
-use super::room::{Found, Share, Taken};
+use super::room::Share;
 use super::target::Target;
 use super::triggers::Context;
 use super::window::{Outcome, Window};
-use super::work::{Content, Finished, Job, Parcel, Verdict, Work};
+use super::work::{Finished, Parcel, Verdict, Work};
 use crate::journal::{Offset, ReadError};
 
 /// How often a task that has something under way looks whether its cursor was moved meanwhile.
@@ -42,10 +43,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const READ_RETRY: Duration = Duration::from_secs(1);
 /// Wanted events that a Trigger looks at beyond its oldest one, for each that may be outstanding.
 const WINDOW: usize = 4;
-/// Most bytes of events in one batch.
-const BATCH_BYTES: usize = 256 << 10;
-/// Larger events are not copied out of the page that they are on while they are sent.
-const COPY_BYTES: usize = 8 << 10;
 
 /// One Trigger's task.
 pub(crate) struct Dispatcher {
@@ -81,13 +78,6 @@ struct Running {
     look: Pin<Box<Sleep>>,
     /// Whether the note of what is finished beyond the cursor says anything.
     noted: Vec<u8>,
-}
-
-/// An event made ready while another is on its way.
-struct Next {
-    job: Job,
-    content: Content,
-    taken: Taken,
 }
 
 impl Dispatcher {
@@ -272,140 +262,6 @@ impl Running {
         let _ = tokio::time::timeout(GRACE, self.work.consumer.flushed()).await;
     }
 
-    /// Sends what may go, and has it begin to go. Whether anything has come back at once.
-    fn launch(&mut self) -> bool {
-        let before = self.deliveries.len();
-        self.launch_all();
-        self.deliveries.len() > before && self.take_back()
-    }
-
-    /// Takes those that have come back; others go on as far as they can. Whether there were any.
-    fn take_back(&mut self) -> bool {
-        let mut some = false;
-        while let Some(Some(finished)) = self.deliveries.next().now_or_never() {
-            self.finished(finished);
-            some = true;
-        }
-        some
-    }
-
-    fn launch_all(&mut self) {
-        let now = Instant::now();
-        self.starved = None;
-        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
-            let parcel = entry.remove();
-            self.ready.push_front(parcel);
-        }
-        while self.deliveries.len() < self.parallelism && self.circuit.lets_pass(self.deliveries.len(), now) {
-            // Where order counts nothing goes around what waits.
-            if self.parallelism == 1 && !self.later.is_empty() {
-                return;
-            }
-            let Some(mut parcel) = self.ready.pop_front() else { return };
-            while parcel.offsets.len() < self.batch
-                && parcel.is_fresh()
-                && self.ready.front().is_some_and(|next| next.is_fresh() && next.offsets.len() == 1)
-                && let Some(next) = self.ready.pop_front()
-            {
-                parcel.offsets.extend(next.offsets);
-            }
-            if !self.send(parcel) {
-                return;
-            }
-        }
-    }
-
-    /// Sends one parcel. False when something it needs is not there yet: it stands first in line again then.
-    fn send(&mut self, mut parcel: Parcel) -> bool {
-        if let Some(Next { job, content, taken }) = self.next.take() {
-            if parcel.is_fresh() && parcel.offsets == [job.offset] && self.window.is_open(job.offset) {
-                let delivery = self.work.clone().deliver(parcel, vec![job], Some(content), taken);
-                self.deliveries.push(Box::pin(delivery));
-                return true;
-            }
-            self.share.give_back(&taken);
-        }
-        let mut jobs = Vec::with_capacity(parcel.offsets.len());
-        let mut bytes = 0;
-        let mut here = Vec::with_capacity(parcel.offsets.len());
-        let mut absent = false;
-        for (i, offset) in parcel.offsets.iter().enumerate() {
-            // The cursor was moved past it.
-            if !self.window.is_open(*offset) {
-                continue;
-            }
-            match self.intake.look(*offset) {
-                Look::Event(epoch, body) => {
-                    if i > 0 && bytes + body.len() > BATCH_BYTES {
-                        break;
-                    }
-                    bytes += body.len();
-                    jobs.push(Job { epoch, offset: *offset, body: own(body) });
-                    here.push(*offset);
-                }
-                Look::Lost(reason) => self.settle(*offset, Outcome::Dropped(reason)),
-                Look::Absent => {
-                    absent = true;
-                    break;
-                }
-            }
-        }
-        // A batch that is not at hand as a whole goes as far as it is.
-        let rest: Vec<Offset> = match here.last() {
-            Some(last) => parcel.offsets.iter().copied().filter(|offset| offset > last).collect(),
-            None if absent => {
-                self.ready.push_front(parcel);
-                return false;
-            }
-            None => return true,
-        };
-        for offset in rest.into_iter().rev() {
-            let (stage, attempts) = (parcel.stage.clone(), parcel.attempts);
-            let part = Parcel { stage, attempts, alone: parcel.alone, ..Parcel::new(offset) };
-            self.ready.push_front(part);
-        }
-        parcel.offsets = here;
-        match self.work.context.room.take(&mut self.share, bytes, &mut self.waited) {
-            Found::Room(taken) => {
-                self.deliveries.push(Box::pin(self.work.clone().deliver(parcel, jobs, None, taken)));
-                true
-            }
-            Found::Later => {
-                self.ready.push_front(parcel);
-                false
-            }
-            Found::Wait(kib) => {
-                self.starved = Some(kib);
-                self.ready.push_front(parcel);
-                false
-            }
-        }
-    }
-
-    /// Makes the next one ready while the only one that may be on its way is, if there is room.
-    fn prepare(&mut self) {
-        if self.parallelism > 1 || self.batch > 1 || self.next.is_some() || self.deliveries.is_empty() {
-            return;
-        }
-        let Some(offset) = self.ready.front().filter(|parcel| parcel.is_fresh()).map(Parcel::first) else { return };
-        let Look::Event(epoch, body) = self.intake.look(offset) else { return };
-        if body.len() > COPY_BYTES {
-            return;
-        }
-        if let Found::Room(taken) = self.work.context.room.take(&mut self.share, body.len(), &mut None) {
-            let job = Job { epoch, offset, body: own(body) };
-            let content = self.work.prepare(std::slice::from_ref(&job));
-            self.next = Some(Next { job, content, taken });
-        }
-    }
-
-    /// Gives back what was made ready.
-    fn unprepare(&mut self) {
-        if let Some(Next { taken, .. }) = self.next.take() {
-            self.share.give_back(&taken);
-        }
-    }
-
     /// Takes a delivery that has come back.
     fn finished(&mut self, finished: Finished) {
         let Finished { mut parcel, verdict, contact, taken } = finished;
@@ -511,11 +367,6 @@ impl Running {
         };
         self.work.live.waits(next, state, self.circuit.silent());
     }
-}
-
-/// Small events are copied out of the page that they are on.
-fn own(body: Bytes) -> Bytes {
-    if body.len() > COPY_BYTES { body } else { Bytes::copy_from_slice(&body) }
 }
 
 async fn sleep_until(at: Option<Instant>) {
