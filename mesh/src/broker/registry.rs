@@ -239,7 +239,7 @@ impl Brokers {
     ) -> Result<Self, BrokerError> {
         let listed = {
             let storage = storage.clone();
-            tokio::task::spawn_blocking(move || there(&*storage)).await
+            tokio::task::spawn_blocking(move || removal::there(&*storage)).await
         };
         let mut names = listed.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(index_error)?;
         if !names.contains(&BrokerName::default()) {
@@ -317,7 +317,7 @@ impl Brokers {
             return Err(BrokerError::TooMany { name: name.clone(), limit: self.0.defaults.max_brokers });
         }
         let (storage, removed) = (self.0.storage.clone(), name.clone());
-        let cleared = tokio::task::spawn_blocking(move || finish(&*storage, &removed)).await;
+        let cleared = tokio::task::spawn_blocking(move || removal::finish(&*storage, &removed)).await;
         cleared
             .unwrap_or_else(|e| Err(io::Error::other(e)))
             .map_err(|source| BrokerError::Io { what: dir(name), source })?;
@@ -411,33 +411,6 @@ impl Inner {
             }
         }
     }
-}
-
-/// The Brokers listed, but for those that were to be removed when the power went: they are now. Blocks.
-fn there(storage: &dyn Storage) -> io::Result<Vec<BrokerName>> {
-    let mut names = index::read(storage)?;
-    let mut gone = Vec::new();
-    for name in &names {
-        if removal::is_decided(storage, name)? {
-            removal::clear(storage, name)?;
-            gone.push(name.clone());
-        }
-    }
-    if !gone.is_empty() {
-        names.retain(|name| !gone.contains(name));
-        index::write(storage, names.iter())?;
-        gone.iter().try_for_each(|name| removal::forget(storage, name))?;
-    }
-    Ok(names)
-}
-
-/// Removes what is left of a Channel of this name that was removed. Blocks.
-fn finish(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
-    if removal::is_decided(storage, name)? {
-        removal::clear(storage, name)?;
-        removal::forget(storage, name)?;
-    }
-    Ok(())
 }
 
 fn index_error(source: io::Error) -> BrokerError {

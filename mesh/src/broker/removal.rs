@@ -87,8 +87,35 @@ async fn remove(inner: &Inner, name: &BrokerName) -> io::Result<()> {
     removed.await.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
-/// Whether it was decided that the Channel goes. Blocks, as all below.
-pub(super) fn is_decided(storage: &dyn Storage, name: &BrokerName) -> io::Result<bool> {
+/// The Brokers listed, but for those that were to be removed when the power went: they are now. Blocks, as all below.
+pub(super) fn there(storage: &dyn Storage) -> io::Result<Vec<BrokerName>> {
+    let mut names = index::read(storage)?;
+    let mut gone = Vec::new();
+    for name in &names {
+        if is_decided(storage, name)? {
+            clear(storage, name)?;
+            gone.push(name.clone());
+        }
+    }
+    if !gone.is_empty() {
+        names.retain(|name| !gone.contains(name));
+        index::write(storage, names.iter())?;
+        gone.iter().try_for_each(|name| forget(storage, name))?;
+    }
+    Ok(names)
+}
+
+/// Removes what is left of a Channel of this name that was removed. Blocks.
+pub(super) fn finish(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
+    if is_decided(storage, name)? {
+        clear(storage, name)?;
+        forget(storage, name)?;
+    }
+    Ok(())
+}
+
+/// Whether it was decided that the Channel goes.
+fn is_decided(storage: &dyn Storage, name: &BrokerName) -> io::Result<bool> {
     match storage.open(&mark(name), false) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -103,7 +130,7 @@ fn decide(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
 }
 
 /// Removes its files, but for the mark.
-pub(super) fn clear(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
+fn clear(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
     for folder in ["journal", "dead-letters"].map(|part| format!("{}/{part}", dir(name))) {
         match storage.list(&folder) {
             Ok(files) => files.iter().try_for_each(|file| storage.remove(&format!("{folder}/{file}")))?,
@@ -117,7 +144,7 @@ pub(super) fn clear(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> 
 }
 
 /// Removes the mark: the folder is as if there had never been such a Channel.
-pub(super) fn forget(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
+fn forget(storage: &dyn Storage, name: &BrokerName) -> io::Result<()> {
     storage.remove(&mark(name))?;
     storage.sync_dir(&dir(name))
 }
