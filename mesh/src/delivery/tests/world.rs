@@ -165,11 +165,12 @@ pub(super) fn annotated(name: &str, uri: &str, annotations: &[(&str, &str)], res
 
 /// Waits until `probe` has a value; fails with what it saw last.
 pub(super) async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
-    let until = Instant::now() + Duration::from_secs(20);
+    // An emulated processor takes its time.
+    let until = Instant::now() + Duration::from_secs(90);
     loop {
         match probe() {
             Ok(value) => return value,
-            Err(saw) if Instant::now() > until => panic!("{what}: not within 20 s; last seen: {saw}"),
+            Err(saw) if Instant::now() > until => panic!("{what}: not within 90 s; last seen: {saw}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }

@@ -13,7 +13,7 @@ mod memory;
 mod peers;
 mod quiet;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -34,7 +34,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("tests is a folder of the project")?;
-    let dist = root.join("dist");
+    let dist = std::env::var_os("GODWIT_DIST").map_or_else(|| root.join("dist"), PathBuf::from);
     let agent = binaries::path("godwit-agent");
     if arguments.peers {
         peers::table(&agent, &dist)?;

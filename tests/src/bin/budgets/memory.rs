@@ -23,8 +23,8 @@ const QUEUED: u64 = 1_000_000;
 /// Under the emulator fewer, so that it stays a matter of seconds; memory does not depend on the backlog.
 const QUEUED_EMULATED: u64 = 50_000;
 const EMULATOR: &str = "qemu-arm-static";
-/// The libraries of Debian's cross compiler.
-const LIBRARIES: &str = "/usr/arm-linux-gnueabihf";
+/// Names the root of a file system with a C library for armhf; without it, that of Debian's cross compiler.
+const LIBRARIES: &str = "GODWIT_ARMHF_LIBRARIES";
 
 /// The three states of the program on this machine.
 pub(crate) fn native(program: &Path) -> Result<Vec<Figure>> {
@@ -37,10 +37,11 @@ pub(crate) fn emulated(dist: &Path) -> Result<Vec<Figure>> {
     let Some(program) = artefacts::binary(dist, "armv7-unknown-linux-gnueabihf", "godwit-agent") else {
         return Ok(TRENDS.map(|name| Figure::skipped(name, "not built")).into());
     };
-    if !skip::has_program(EMULATOR) || !Path::new(LIBRARIES).is_dir() {
-        return Ok(TRENDS.map(|name| Figure::skipped(name, format!("needs {EMULATOR} and {LIBRARIES}"))).into());
+    let libraries = std::env::var(LIBRARIES).unwrap_or_else(|_| "/usr/arm-linux-gnueabihf".to_owned());
+    if !skip::has_program(EMULATOR) || !Path::new(&libraries).is_dir() {
+        return Ok(TRENDS.map(|name| Figure::skipped(name, format!("needs {EMULATOR} and {libraries}"))).into());
     }
-    let values = measure(&program, &[EMULATOR, "-L", LIBRARIES], QUEUED_EMULATED)?;
+    let values = measure(&program, &[EMULATOR, "-L", &libraries], QUEUED_EMULATED)?;
     let figures = TRENDS.into_iter().zip(values).zip(TOLD);
     Ok(figures.map(|((name, value), what)| Figure::told(name, value, "MB", what)).collect())
 }
