@@ -18,7 +18,13 @@ fn numbered(n: usize) -> Event {
 
 #[tokio::test]
 async fn as_many_events_are_outstanding_as_the_annotation_says_and_no_more() {
-    let sink = Sink::deciding(|_| Say::status(202).after(Duration::from_millis(20))).await;
+    // The first ones are held for as long as even a slow machine needs to send them all.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let sink = Sink::deciding(move |_| {
+        let first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 8;
+        Say::status(202).after(Duration::from_millis(if first { 1500 } else { 20 }))
+    })
+    .await;
     let dir = tempfile::tempdir().expect("folder");
     let world = World::open(dir.path()).await;
     world.apply(&annotated("t", &sink.url, PARALLEL, "")).await.expect("applied");
