@@ -44,10 +44,12 @@ shown() {
     return "${PIPESTATUS[0]}"
 }
 
-# count OK BAD SKIPPED STATUS NAME: what a run has printed; one that fails without saying of what counts as one.
+# count OK BAD SKIPPED STATUS NAME: what a run has printed; one that fails without saying of what counts as one, and so does one
+# that ran nothing.
 count() {
     local bad=$2
     [ "$4" -eq 0 ] || [ "$bad" -gt 0 ] || { bad=1 && echo "FAILED: $5"; }
+    [ $(($1 + bad + $3)) -gt 0 ] || { bad=1 && echo "FAILED: $5: nothing was run"; }
     passed=$((passed + $1)) failed=$((failed + bad)) skipped=$((skipped + $3))
 }
 
@@ -73,12 +75,12 @@ lines() {
     count "$(grep -c '^ok:' "$log")" "$(grep -c '^FAILED' "$log")" "$(grep -c '^skipped:' "$log")" "$status" "$1"
 }
 
-# counted NAME COMMAND…: a script that counts by itself, in its last line.
+# counted NAME COMMAND…: a script that counts by itself, in a line at its end.
 counted() {
     local status ok=0 bad=0 left=0
     shown "$@"
     status=$?
-    read -r ok bad left < <(tail -n 1 "$log" | sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 0\4/p')
+    read -r ok bad left < <(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 0\4/p' "$log" | tail -n 1)
     count "${ok:-0}" "${bad:-0}" $((10#${left:-0})) "$status" "$1"
 }
 

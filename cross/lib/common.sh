@@ -2,6 +2,7 @@
 # Sourced, from any folder; sets `root` to the checkout and `cache` to a folder outside it.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
 cache=${GODWIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/godwit}
 dist=${GODWIT_DIST:-$root/dist}
 targets="aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf x86_64-unknown-linux-gnu"

@@ -14,6 +14,11 @@ binfmt() {
     *) return 0 ;;
     esac
     [ "$(id -u)" = 0 ] && [ -f "/usr/lib/binfmt.d/$name.conf" ] || return 1
+    # One run at a time: the first to end would take it from the other.
+    if [ -z "$binfmt_lock" ]; then
+        exec 8>/run/lock/godwit-binfmt && flock -w 1800 8 || return 1
+        binfmt_lock=held
+    fi
     if [ ! -f $place/register ]; then
         mount -t binfmt_misc none $place 2>/dev/null || return 1
         binfmt_undo="$binfmt_undo umount $place;"
@@ -22,7 +27,7 @@ binfmt() {
     cat "/usr/lib/binfmt.d/$name.conf" >$place/register || return 1
     binfmt_undo="echo -1 >$place/$name; $binfmt_undo"
 }
-binfmt_undo=
+binfmt_undo='' binfmt_lock=''
 
 # debian_root ARCH: the path of a fresh Debian, in the cache. Copy it before you change it.
 debian_root() {

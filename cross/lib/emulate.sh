@@ -13,7 +13,7 @@ libc_folder() {
 
 # emulator ARCH: the words before a program that run it here, by qemu where that is needed.
 emulator() {
-    local qemu
+    local qemu folder
     case $1 in
     arm64) qemu=qemu-aarch64-static ;;
     armhf) qemu=qemu-arm-static ;;
@@ -21,7 +21,8 @@ emulator() {
     esac
     [ "$1" = "$(host_arch)" ] && return
     command -v "$qemu" >/dev/null || die "$qemu is missing: install qemu-user-static"
-    echo "$qemu -L $(libc_folder "$1")"
+    folder=$(libc_folder "$1") || exit 1
+    echo "$qemu -L $folder"
 }
 
 # Debian's name of this machine's architecture.

@@ -34,8 +34,9 @@ use_toolchain() {
     zig_folder=$folder
     export PATH=$folder/bin:$PATH CARGO_ZIGBUILD_ZIG_PATH=$folder/ziglang/zig
     export CARGO_ZIGBUILD_CACHE_DIR=$cache/zigbuild ZIG_GLOBAL_CACHE_DIR=$cache/zig-libraries
-    # What was compiled is kept by the compiler that did it; cargo itself knows what is out of date in there.
-    export CARGO_TARGET_DIR=${GODWIT_CROSS_TARGET_DIR:-$cache/target-$("${RUSTC:-rustc}" -V | cut -d' ' -f2)}
+    # What was compiled is kept by the compiler that did it and by the checkout: cargo goes by the times of files, and those of another
+    # checkout mean nothing.
+    export CARGO_TARGET_DIR=${GODWIT_CROSS_TARGET_DIR:-$cache/target-$("${RUSTC:-rustc}" -V | cut -d' ' -f2)-$(sha256sum <<<"$root" | cut -c1-8)}
 }
 
 # has_std RUSTC TARGET…

@@ -1,7 +1,8 @@
 //! Promise: whatever was acknowledged survives `kill -9` of the agent, of the gateway, and of both, at any instant; it is at the
 //! gateway once, in order, bytes unchanged.
 //!
-//! `GODWIT_KILLS` sets the number of kills of each kind (default 100).
+//! `GODWIT_KILLS` sets the number of kills of each kind (default 100), `GODWIT_LIFE_MS` the longest that a process lives in between
+//! (default 350, counted from its ready port).
 
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ use godwit_tests::load::{Load, Plan};
 use godwit_tests::pair::Pair;
 use godwit_tests::random;
 
-/// Longest time that a process lives before it is killed, counted from its ready port.
-const LIFE: Duration = Duration::from_millis(350);
 /// How long everything may take to arrive once the killing is over.
 const SETTLE: Duration = Duration::from_secs(60);
 
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 fn kills() -> u32 {
-    std::env::var("GODWIT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    number("GODWIT_KILLS", 100)
 }
 
 /// Ten clients, three of them at QoS 2.
@@ -31,8 +34,9 @@ fn killed(what: &str, mut kill: impl FnMut(&mut Pair) -> Result<()>) -> Result<(
     lab::run(|lab| {
         let mut pair = Pair::start(lab)?;
         let load = load(&pair);
+        let life = Duration::from_millis(u64::from(number("GODWIT_LIFE_MS", 350)));
         for _ in 0..kills() {
-            random::sleep(LIFE);
+            random::sleep(life);
             kill(&mut pair)?;
         }
         let tally = pair.settle(load, SETTLE)?;

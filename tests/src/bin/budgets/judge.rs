@@ -83,7 +83,7 @@ pub(crate) fn judge(budgets: &Budgets, figures: &[Figure]) -> Vec<Verdict> {
         Measured::Told(value, unit, what) => {
             Verdict::Recorded(format!("{}: {}: {what}", figure.name, number(*value, unit)))
         }
-        Measured::Skipped(why) => Verdict::Recorded(format!("{}: not measured: {why}", figure.name)),
+        Measured::Skipped(why) => Verdict::Skipped(format!("{}: {why}", figure.name)),
         Measured::Failed(why) => Verdict::Failed(format!("{}: {why}", figure.name)),
         other => Verdict::Failed(format!("{}: no budget has this name: {other:?}", figure.name)),
     });

@@ -37,7 +37,8 @@ pub(crate) fn emulated(dist: &Path) -> Result<Vec<Figure>> {
     let Some(program) = artefacts::binary(dist, "armv7-unknown-linux-gnueabihf", "godwit-agent") else {
         return Ok(TRENDS.map(|name| Figure::skipped(name, "not built")).into());
     };
-    let libraries = std::env::var(LIBRARIES).unwrap_or_else(|_| "/usr/arm-linux-gnueabihf".to_owned());
+    let libraries = std::env::var(LIBRARIES).ok().filter(|path| !path.is_empty());
+    let libraries = libraries.unwrap_or_else(|| "/usr/arm-linux-gnueabihf".to_owned());
     if !skip::has_program(EMULATOR) || !Path::new(&libraries).is_dir() {
         return Ok(TRENDS.map(|name| Figure::skipped(name, format!("needs {EMULATOR} and {libraries}"))).into());
     }
