@@ -16,7 +16,7 @@ binfmt() {
     [ "$(id -u)" = 0 ] && [ -f "/usr/lib/binfmt.d/$name.conf" ] || return 1
     # One run at a time: the first to end would take it from the other.
     if [ -z "$binfmt_lock" ]; then
-        exec 8>/run/lock/godwit-binfmt && flock -w 1800 8 || return 1
+        { exec 8>/run/godwit-binfmt.lock; } 2>/dev/null && flock -w 1800 8 || return 1
         binfmt_lock=held
     fi
     if [ ! -f $place/register ]; then
