@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -23,7 +23,7 @@ use super::pool::{Answered, Pool};
 use super::tokens::Tokens;
 use super::triggers::DeliverySettings;
 use crate::clock::Clock;
-use crate::door::ClientTls;
+use crate::door::{self, ClientTls, TlsError};
 use crate::event::{self, Event, StoredEvent};
 use crate::manifest::Format;
 
@@ -248,8 +248,8 @@ impl Sender {
         if let Some(client) = self.0.secure.get() {
             return Ok(client);
         }
-        let config = self.0.tls.config(&[]).map_err(|e| e.to_string())?;
-        Ok(self.0.secure.get_or_init(|| secure_client(&config)))
+        let client = self.0.tls.config(&[]).and_then(|config| secure_client(&config)).map_err(|e| e.to_string())?;
+        Ok(self.0.secure.get_or_init(|| client))
     }
 
     /// The client that trusts these certificates too.
@@ -258,7 +258,10 @@ impl Sender {
         let known = own.iter().position(|(other, _)| other == pem).map(|at| own.remove(at));
         let (pem, client) = match known {
             Some(known) => known,
-            None => (pem.clone(), secure_client(&*self.0.tls.config_with(pem, &[]).map_err(|e| e.to_string())?)),
+            None => {
+                let client = self.0.tls.config_with(pem, &[]).and_then(|config| secure_client(&config));
+                (pem.clone(), client.map_err(|e| e.to_string())?)
+            }
         };
         if own.len() >= MAX_OWN {
             own.remove(0);
@@ -268,13 +271,8 @@ impl Sender {
     }
 }
 
-fn secure_client(config: &rustls::ClientConfig) -> Secure {
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(config.clone())
-        .https_only()
-        .enable_all_versions()
-        .wrap_connector(connector());
-    pooled().build(connector)
+fn secure_client(config: &Arc<rustls::ClientConfig>) -> Result<Secure, TlsError> {
+    Ok(pooled().build(door::connector(connector(), Some(config))?))
 }
 
 fn connector() -> HttpConnector {

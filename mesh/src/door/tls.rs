@@ -200,6 +200,15 @@ impl ClientTls {
     }
 }
 
+/// A client configuration for connections without TLS.
+///
+/// # Errors
+/// That no version of TLS can be used.
+pub(super) fn trusting_nobody() -> Result<ClientConfig, TlsError> {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
 fn trusting(trusted: Trusted, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
     let chains = WebPkiServerVerifier::builder_with_provider(trusted.authorities, provider()).build()?;
     let mut config = ClientConfig::builder_with_provider(provider())

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -26,7 +26,7 @@ use url::Url;
 use super::ObserveError;
 use crate::clock::Clock;
 use crate::config;
-use crate::door::ClientTls;
+use crate::door::{ClientTls, connector};
 use crate::http::metrics::Metrics;
 
 /// The attribute, and the header, that says where a trace stands.
@@ -287,21 +287,15 @@ async fn export(
     resource: Value,
     stop: CancellationToken,
 ) {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    let secure = (endpoint.scheme() == "https").then(|| tls.config(&[]));
-    let plain: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector.clone());
-    let secure: Option<Client<_, Full<Bytes>>> = match secure {
-        None => None,
-        Some(Ok(config)) => {
-            let builder = HttpsConnectorBuilder::new().with_tls_config((*config).clone()).https_only();
-            Some(Client::builder(TokioExecutor::new()).build(builder.enable_all_versions().wrap_connector(connector)))
-        }
-        Some(Err(error)) => {
+    let secure = (endpoint.scheme() == "https").then(|| tls.config(&[])).transpose();
+    let connector = match secure.and_then(|config| connector(HttpConnector::new(), config.as_ref())) {
+        Ok(connector) => connector,
+        Err(error) => {
             tracing::error!(%error, "traces are not exported");
             return stop.cancelled().await;
         }
     };
+    let client = Client::builder(TokioExecutor::new()).build(connector);
     let mut away = false;
     loop {
         let mut batch = Vec::new();
@@ -321,7 +315,7 @@ async fn export(
             let spans: Vec<Value> = batch.iter().map(Finished::to_json).collect();
             let scope = json!({ "scope": { "name": "godwit" }, "spans": spans });
             let body = json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": [scope] }] }).to_string();
-            let posted = post(&plain, secure.as_ref(), &endpoint, body).await;
+            let posted = post(&client, &endpoint, body).await;
             let count = if posted.is_ok() { &inner.exported } else { &inner.dropped };
             count.fetch_add(batch.len() as u64, Ordering::Relaxed);
             if let Err(why) = &posted
@@ -337,19 +331,13 @@ async fn export(
     }
 }
 
-type Plain = Client<HttpConnector, Full<Bytes>>;
-type Secure = Client<hyper_rustls::HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Poster = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-async fn post(plain: &Plain, secure: Option<&Secure>, endpoint: &Url, body: String) -> Result<(), String> {
+async fn post(client: &Poster, endpoint: &Url, body: String) -> Result<(), String> {
     let request = Request::post(endpoint.as_str()).header("content-type", "application/json");
     let request = request.body(Full::from(body)).map_err(|e| e.to_string())?;
-    let sent = async {
-        match secure {
-            Some(secure) => secure.request(request).await,
-            None => plain.request(request).await,
-        }
-    };
-    let answer = tokio::time::timeout(TIMEOUT, sent).await.map_err(|_| "no answer within 5 s".to_owned())?;
+    let answer = tokio::time::timeout(TIMEOUT, client.request(request)).await;
+    let answer = answer.map_err(|_| "no answer within 5 s".to_owned())?;
     let status = answer.map_err(|e| {
         let mut why = e.to_string();
         if let Some(source) = std::error::Error::source(&e) {

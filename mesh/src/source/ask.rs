@@ -7,7 +7,6 @@ use http::header::{
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -17,6 +16,7 @@ use url::Url;
 
 use super::job::Job;
 use crate::delivery::target::shown;
+use crate::door::connector;
 
 /// Longest time for a whole answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,19 +68,9 @@ impl Job {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_max_idle_per_host(0);
         let settings = &self.triggers().context().settings;
-        let response = if url.scheme() == "https" {
-            let config = settings.tls.config(&[]).map_err(|e| e.to_string())?;
-            let mut tcp = HttpConnector::new();
-            tcp.enforce_http(false);
-            let connector = HttpsConnectorBuilder::new()
-                .with_tls_config((*config).clone())
-                .https_only()
-                .enable_all_versions()
-                .wrap_connector(tcp);
-            builder.build::<_, Full<Bytes>>(connector).request(request).await
-        } else {
-            builder.build::<_, Full<Bytes>>(HttpConnector::new()).request(request).await
-        };
+        let tls = (url.scheme() == "https").then(|| settings.tls.config(&[])).transpose();
+        let connector = tls.and_then(|tls| connector(HttpConnector::new(), tls.as_ref())).map_err(|e| e.to_string())?;
+        let response = builder.build::<_, Full<Bytes>>(connector).request(request).await;
         let response = response.map_err(|e| {
             let cause = std::error::Error::source(&e).map(|cause| format!(": {cause}")).unwrap_or_default();
             format!("{e}{cause}")

@@ -10,9 +10,11 @@
 
 mod backend;
 mod lock;
+mod place;
 mod store;
 mod table;
 
 pub use lock::{DataDir, Lock, LockError};
-pub use store::{CACHE_BYTES, MAX_DAMAGED, State, StateError};
+pub use place::MAX_DAMAGED;
+pub use store::{CACHE_BYTES, State, StateError};
 pub use table::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Op, Table};

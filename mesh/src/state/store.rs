@@ -14,14 +14,12 @@ use thiserror::Error;
 use tracing::{debug, warn};
 
 use super::backend::{Backend, Doubt};
+use super::place::Place;
 use super::{Op, Table};
 use crate::storage::{Storage, StorageFile};
 
 /// Memory that redb may use for its pages. What is kept here is small and read seldom.
 pub const CACHE_BYTES: usize = 256 << 10;
-
-/// Damaged files that are kept for a look at them; the oldest goes when there are more.
-pub const MAX_DAMAGED: usize = 3;
 
 type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -67,8 +65,7 @@ pub enum StateError {
 pub struct State(Arc<Inner>);
 
 struct Inner {
-    storage: Arc<dyn Storage>,
-    path: String,
+    place: Place,
     /// `None` after a failure, until the next call.
     database: Mutex<Option<Database>>,
     doubt: Arc<Doubt>,
@@ -77,7 +74,7 @@ struct Inner {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "State({})", self.0.path)
+        write!(f, "State({})", self.0.place.path)
     }
 }
 
@@ -129,8 +126,7 @@ impl State {
     #[must_use]
     pub fn open(storage: Arc<dyn Storage>, path: &str) -> Self {
         let inner = Inner {
-            storage,
-            path: path.to_owned(),
+            place: Place { storage, path: path.to_owned() },
             database: Mutex::new(None),
             doubt: Arc::default(),
             set_aside: AtomicU64::new(0),
@@ -237,7 +233,7 @@ impl Inner {
                 Some(database) => database,
                 None => self.reopen().map_err(|e| self.error(e))?,
             };
-            match guarded(|| work(&database)) {
+            match self.guarded(|| work(&database)) {
                 Ok(value) => {
                     *held = Some(database);
                     return Ok(value);
@@ -258,8 +254,13 @@ impl Inner {
         Err(self.error(io::Error::other(damage.unwrap_or_default())))
     }
 
+    /// Runs `work`. A panic of redb is damage; where panics are not caught, the file is set aside before the process ends.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.place.watched(|| caught(work))
+    }
+
     fn error(&self, source: io::Error) -> StateError {
-        StateError::Io { path: self.path.clone(), source }
+        StateError::Io { path: self.place.path.clone(), source }
     }
 
     /// Opens the file, or an empty one in its place if it is damaged.
@@ -267,8 +268,8 @@ impl Inner {
         for _ in 0..2 {
             // The check reads all pages and commits. Where that commit finds no room, reading without a check is better
             // than not reading.
-            let opened = match guarded(|| self.open_file(true)) {
-                Err(Failure::Io(_)) => guarded(|| self.open_file(false)),
+            let opened = match self.guarded(|| self.open_file(true)) {
+                Err(Failure::Io(_)) => self.guarded(|| self.open_file(false)),
                 other => other,
             };
             match opened {
@@ -282,12 +283,12 @@ impl Inner {
 
     /// redb trusts what it reads unless the file as a whole is checked.
     fn open_file(&self, check: bool) -> Result<Database, Failure> {
-        let file = match self.storage.open(&self.path, false) {
+        let file = match self.place.storage.open(&self.place.path, false) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_file()?,
             other => other.map_err(Failure::Io)?,
         };
         self.doubt.settle(&*file).map_err(Failure::Io)?;
-        let path = self.path.clone();
+        let path = self.place.path.clone();
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         builder.set_check_integrity_on_open(check);
@@ -298,63 +299,43 @@ impl Inner {
     /// Makes an empty file beside its place and puts it there when it is whole: a power cut before the rename leaves a
     /// `.new` that the next start makes again, never a half-made file under the real name.
     fn make_file(&self) -> Result<Arc<dyn StorageFile>, Failure> {
-        let new = format!("{}.new", self.path);
-        let file = self.storage.open(&new, true).map_err(Failure::Io)?;
+        let new = format!("{}.new", self.place.path);
+        let file = self.place.storage.open(&new, true).map_err(Failure::Io)?;
         file.set_len(0).map_err(Failure::Io)?;
         let backend = Backend { file: Arc::clone(&file), doubt: Arc::clone(&self.doubt) };
         drop(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?);
         // durable before: the content must be there before the name says so, and the name before a commit is answered.
         file.sync_data().and_then(|()| self.doubt.settle(&*file)).map_err(Failure::Io)?;
-        self.storage.rename(&new, &self.path).map_err(Failure::Io)?;
-        self.storage.sync_dir(folder(&self.path)).map_err(Failure::Io)?;
+        self.place.storage.rename(&new, &self.place.path).map_err(Failure::Io)?;
+        self.place.storage.sync_dir(self.place.folder()).map_err(Failure::Io)?;
         Ok(file)
     }
 
-    /// Renames the damaged file. Before the folder is synced a power cut leaves it under its old name, and the next start does
-    /// the same again.
+    /// Makes way for an empty file.
     fn put_aside(&self, why: &str) -> io::Result<()> {
-        let dir = folder(&self.path);
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        let prefix = format!("{name}.damaged-");
-        let mut numbers: Vec<u64> =
-            self.storage.list(dir)?.iter().filter_map(|file| file.strip_prefix(&prefix)?.parse().ok()).collect();
-        numbers.sort_unstable();
-        let number = numbers.last().map_or(1, |n| n.saturating_add(1));
-        let to = format!("{}.damaged-{number}", self.path);
-        self.storage.rename(&self.path, &to)?;
-        self.storage.sync_dir(dir)?;
+        self.place.put_aside(why)?;
         self.doubt.forget();
         self.set_aside.fetch_add(1, Ordering::Relaxed);
-        warn!(path = self.path, why, kept_as = to, "the state file is damaged: set aside, beginning with an empty one");
-        let surplus = (numbers.len() + 1).saturating_sub(MAX_DAMAGED);
-        for old in numbers.iter().take(surplus) {
-            // Found again by the next one if it stays.
-            if let Err(e) = self.storage.remove(&format!("{}.damaged-{old}", self.path)) {
-                warn!(path = self.path, number = old, error = %e, "could not remove an old damaged state file");
-            }
-        }
         Ok(())
     }
 }
 
-/// Runs `work`; redb panics on some damage, which is then damage like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+/// What redb's panic says, which is damage like any other.
+fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        #[cfg(test)]
+        tests::PANICS.with(|panics| panics.set(panics.get() + 1));
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Failure::Damaged(format!("panic: {}", text.unwrap_or("of no text"))))
     })
 }
 
-/// Closes a database that failed; it may panic once more while it does.
+/// Closes a database that failed; should redb panic then, the file is not to blame.
 fn close(database: Database) {
-    let _ = guarded(|| {
+    let _ = caught(|| {
         drop(database);
         Ok(())
     });
-}
-
-fn folder(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
 #[cfg(test)]

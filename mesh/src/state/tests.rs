@@ -1,7 +1,10 @@
 //! What the state promises.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -10,6 +13,11 @@ use crate::storage::sim::{Call, Failure as DiskFailure, Fault};
 
 const SETTINGS: Table<Setting> = Table::new("settings");
 const NUMBERS: Table<u64> = Table::new("numbers");
+
+thread_local! {
+    /// Panics of redb on this thread.
+    pub(super) static PANICS: Cell<u32> = const { Cell::new(0) };
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Setting {
@@ -195,4 +203,66 @@ fn a_power_cut_at_any_instant_leaves_the_last_commit_or_the_one_being_made() -> 
     }
     assert!(cuts > 300, "{cuts}");
     Ok(())
+}
+
+/// A file that has been written to and taken from for a while.
+fn used() -> &'static SimDisk {
+    static USED: OnceLock<SimDisk> = OnceLock::new();
+    USED.get_or_init(|| {
+        let disk = SimDisk::new();
+        let state = state(&disk);
+        for n in 0..200_u16 {
+            state.put(SETTINGS, &n.to_be_bytes(), &setting(&"x".repeat(usize::from(n) * 37 % 3000))).expect("put");
+            if n % 3 == 0 {
+                state.delete(SETTINGS, &(n / 2).to_be_bytes()).expect("gone");
+            }
+        }
+        drop(state);
+        disk
+    })
+}
+
+/// Where the damage begins, as a share of the file or of its first two pages; how long it is; what is there now.
+fn damage() -> impl Strategy<Value = (bool, f64, usize, u8)> {
+    (any::<bool>(), 0.0..1.0, prop_oneof![1..=1_usize, 1..=8_usize, 1..=64_usize, 1..=5000_usize], 0..4_u8)
+}
+
+proptest! {
+    /// The shipped agent cannot catch a panic: there must be none.
+    #[test]
+    fn redb_does_not_panic_on_a_damaged_file(
+        damages in proptest::collection::vec(damage(), 1..4), cut in proptest::option::weighted(0.1, 0.0..1.0), seed: u64,
+    ) {
+        let disk = used().power_cut_keeping_all();
+        let file = disk.open("state.redb", false).expect("there");
+        let bytes = disk.contents("state.redb").expect("there");
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let share = |of: usize, share: f64| (of as f64 * share) as usize;
+        for (early, at, len, kind) in damages {
+            let at = share(if early { 8192 } else { bytes.len() }, at);
+            let len = len.min(bytes.len() - at);
+            let from = share(bytes.len() - len, (seed % 1000) as f64 / 1000.0);
+            let junk = match kind {
+                0 => vec![0; len],
+                1 => vec![0xff; len],
+                2 => bytes[from..from + len].to_vec(),
+                _ => bytes[at..at + len].iter().zip(seed.to_le_bytes().iter().cycle()).map(|(old, new)| old ^ new).collect(),
+            };
+            file.write_all_at(&junk, at as u64).expect("written");
+        }
+        if let Some(cut) = cut {
+            file.set_len(share(bytes.len(), cut) as u64).expect("cut");
+        }
+        PANICS.set(0);
+        let state = state(&disk);
+        for n in (0..200_u16).step_by(7) {
+            state.get(SETTINGS, &n.to_be_bytes()).expect("found or not");
+        }
+        state.scan(SETTINGS, b"").expect("found or not");
+        for n in 0..20_u16 {
+            state.put(SETTINGS, &n.to_be_bytes(), &setting("y")).expect("put");
+            state.delete(SETTINGS, &(n * 7).to_be_bytes()).expect("deleted");
+        }
+        prop_assert_eq!(PANICS.get(), 0);
+    }
 }
