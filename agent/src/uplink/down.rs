@@ -174,7 +174,7 @@ pub(super) async fn take_all(frames: &mut Frames, sets: &mpsc::Sender<Objects>) 
             Heard::End => return Ok(()),
             Heard::Life => {}
             Heard::Frame(frame) => {
-                if let Frame::Objects(objects) = Frame::decode(&frame)? {
+                if let Frame::Objects(objects) = Frame::from_gateway(&frame)? {
                     // The receiver goes only when the agent stops.
                     let _ = sets.send(objects).await;
                 }

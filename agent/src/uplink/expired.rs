@@ -118,7 +118,7 @@ mod tests {
     async fn next(lane: &mut Lane, reader: &mut BatchReader, window: &mut Window) -> Batch {
         let mut out = Vec::new();
         let filled = lane.frame(64 << 10, |_| true, &mut out).await.expect("read").expect("a frame");
-        let Frame::Events(events) = Frame::decode(&out).expect("a frame") else { panic!("events") };
+        let Frame::Events(events) = Frame::from_agent(&out).expect("a frame") else { panic!("events") };
         let batch = reader.open(&events, 64 << 10).expect("opens");
         let ticket = window.sent(out.len() as u64, true, Instant::now());
         lane.sent(filled, ticket);

@@ -61,7 +61,7 @@ pub(super) async fn welcome(frames: &mut Frames) -> Result<Welcome, LinkError> {
         match frames.next().await? {
             Heard::Life => {}
             Heard::End => return Err(LinkError::Ended),
-            Heard::Frame(frame) => match Frame::decode(&frame)? {
+            Heard::Frame(frame) => match Frame::from_gateway(&frame)? {
                 Frame::Welcome(welcome) if (1..=VERSION).contains(&welcome.version) => return Ok(welcome),
                 Frame::Welcome(welcome) => {
                     return Err(LinkError::Nonsense(format!(
@@ -203,7 +203,7 @@ pub(super) async fn hear(
         Heard::End => return Err(LinkError::Ended),
         Heard::Frame(frame) => frame,
     };
-    match Frame::decode(&frame)? {
+    match Frame::from_gateway(&frame)? {
         Frame::Answer(answer) => {
             lanes.answer(&answer, &mut core.told).await?;
             Ok(Some(answer.brokers).filter(|brokers| !brokers.is_empty()))

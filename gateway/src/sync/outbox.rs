@@ -219,7 +219,7 @@ mod tests {
         let bytes = stream.next().await.expect("open").expect("no error");
         assert_eq!(start.elapsed(), COMPANY);
         let told = frames(&bytes);
-        let Ok(Frame::Answer(answer)) = Frame::decode(&told[0]) else { panic!("an answer") };
+        let Ok(Frame::Answer(answer)) = Frame::from_gateway(&told[0]) else { panic!("an answer") };
         assert_eq!(answer.positions, [(0, 6)]);
         outbox.position(0, Offset(7), true);
         stream.next().await.expect("open").expect("no error");

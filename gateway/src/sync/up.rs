@@ -134,7 +134,7 @@ impl Session {
             self.chunks.push(&bytes);
             while let Some((kind, chunk)) = self.chunks.next()? {
                 if let Some(frame) = self.decoder.open(kind, &chunk)? {
-                    self.frame(Frame::decode(&frame)?).await?;
+                    self.frame(Frame::from_agent(&frame)?).await?;
                 }
             }
         }

@@ -228,6 +228,9 @@ impl Objects {
     }
 }
 
+/// The codes of what a gateway sends begin here.
+const OF_GATEWAY: u8 = 16;
+
 impl<'a> Frame<'a> {
     const fn code(&self) -> u8 {
         match self {
@@ -268,24 +271,29 @@ impl<'a> Frame<'a> {
         out
     }
 
-    /// Opens a frame.
+    /// Opens a frame of either side.
+    ///
+    /// # Errors
+    /// Those of [`Frame::from_agent`] and [`Frame::from_gateway`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, SyncError> {
+        if bytes.first().is_some_and(|&code| code < OF_GATEWAY) {
+            Self::from_agent(bytes)
+        } else {
+            Self::from_gateway(bytes)
+        }
+    }
+
+    /// Opens a frame that an agent sent; one of a gateway's is unknown.
     ///
     /// # Errors
     /// When it is not a frame, or holds more brokers, epochs or skips than allowed.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, SyncError> {
-        let Some((&code, body)) = bytes.split_first() else {
-            return Err(SyncError::malformed("frame", "it is empty"));
-        };
-        let frame = match code {
-            1 => Self::Hello(parse("hello", body)?),
-            2 => Self::Offer(parse("offer", body)?),
-            3 => Self::Events(parse("events", body)?),
-            4 => Self::Report(parse("report", body)?),
-            16 => Self::Welcome(parse("welcome", body)?),
-            17 => Self::Answer(parse("answer", body)?),
-            18 => Self::Goodbye(parse("goodbye", body)?),
-            19 => Self::Objects(parse("objects", body)?),
-            code => Self::Unknown(code),
+    pub fn from_agent(bytes: &'a [u8]) -> Result<Self, SyncError> {
+        let frame = match split(bytes)? {
+            (1, body) => Self::Hello(parse("hello", body)?),
+            (2, body) => Self::Offer(parse("offer", body)?),
+            (3, body) => Self::Events(parse("events", body)?),
+            (4, body) => Self::Report(parse("report", body)?),
+            (code, _) => Self::Unknown(code),
         };
         match &frame {
             Self::Hello(Hello { brokers, .. }) | Self::Offer(Offer { brokers }) => {
@@ -299,6 +307,25 @@ impl<'a> Frame<'a> {
         }
         Ok(frame)
     }
+
+    /// Opens a frame that a gateway sent; one of an agent's is unknown.
+    ///
+    /// # Errors
+    /// When it is not a frame.
+    pub fn from_gateway(bytes: &'a [u8]) -> Result<Self, SyncError> {
+        Ok(match split(bytes)? {
+            (16, body) => Self::Welcome(parse("welcome", body)?),
+            (17, body) => Self::Answer(parse("answer", body)?),
+            (18, body) => Self::Goodbye(parse("goodbye", body)?),
+            (19, body) => Self::Objects(parse("objects", body)?),
+            (code, _) => Self::Unknown(code),
+        })
+    }
+}
+
+fn split(bytes: &[u8]) -> Result<(u8, &[u8]), SyncError> {
+    let (&code, body) = bytes.split_first().ok_or_else(|| SyncError::malformed("frame", "it is empty"))?;
+    Ok((code, body))
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -362,6 +389,18 @@ mod tests {
         let expected = Answer { positions: vec![(1, 2)], ..Answer::default() };
         assert_eq!(Frame::decode(&bytes).expect("valid"), Frame::Answer(expected));
         assert_eq!(Frame::decode(&[99, 1, 2, 3]).expect("valid"), Frame::Unknown(99));
+    }
+
+    #[test]
+    fn what_the_other_side_sends_is_unknown() -> Result<(), SyncError> {
+        for (name, _, frame) in super::super::vectors::frames() {
+            let bytes = frame.to_vec();
+            let agents = matches!(frame, Frame::Hello(_) | Frame::Offer(_) | Frame::Events(_) | Frame::Report(_));
+            let (here, there) = (Frame::from_agent(&bytes)?, Frame::from_gateway(&bytes)?);
+            let (ours, other) = if agents { (here, there) } else { (there, here) };
+            assert_eq!((ours, other), (frame, Frame::Unknown(bytes[0])), "{name}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::frame::{Answer, Events, Frame, GoOn, Goodbye, Hello, Objects, Offer, Report, Standing, Welcome};
 
-fn frames() -> Vec<(&'static str, &'static str, Frame<'static>)> {
+pub(super) fn frames() -> Vec<(&'static str, &'static str, Frame<'static>)> {
     let standing = || Standing {
         index: 0,
         name: "default/default".to_owned(),
