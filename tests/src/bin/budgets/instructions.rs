@@ -60,8 +60,8 @@ fn build(program: &Path) -> Result<Build> {
     let bytes = std::fs::read(program).with_context(|| program.display().to_string())?;
     let rustc = compiler(&bytes).with_context(|| format!("{}: no rustc says that it made this", program.display()))?;
     let folder = program.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
-    // `cross/build` takes the release profile and puts what it made below the target's name.
-    let profile = if folder.contains("-linux-") { "release" } else { folder };
+    // `cross/build` puts what it made below the target's name.
+    let profile = if folder.contains("-linux-") { "device, as shipped" } else { folder };
     Ok(Build { rustc, profile: profile.to_owned() })
 }
 
