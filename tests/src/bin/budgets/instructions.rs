@@ -61,7 +61,7 @@ fn build(program: &Path) -> Result<Build> {
     let rustc = compiler(&bytes).with_context(|| format!("{}: no rustc says that it made this", program.display()))?;
     let folder = program.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
     // `cross/build` puts what it made below the target's name.
-    let profile = if folder.contains("-linux-") { "device, as shipped" } else { folder };
+    let profile = if folder.contains("-linux-") { "device" } else { folder };
     Ok(Build { rustc, profile: profile.to_owned() })
 }
 
