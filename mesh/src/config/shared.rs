@@ -113,7 +113,7 @@ settings! {
     pub struct Log {
         /// `text` for people or `json` for machines.
         format: Format = "text",
-        /// Least severity: `error`, `warn`, `info`, `debug` or `trace`; also by module: `info,godwit_agent::mqtt=debug`.
+        /// Least severity: `error`, `warn`, `info` or `debug`; also by module: `info,godwit_agent::mqtt=debug`.
         level: String = "info",
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Those codecs take some things on trust: they panic on packet types that only a server sends, let a property run past the
 //! end of its section, ignore reserved bits, and want a property length in a DISCONNECT where the standard lets it be left
-//! out. So each packet is checked here first, and the codec runs under `catch_unwind`: a panic would end one connection.
+//! out. So each packet is checked here first. Should a codec panic all the same, that ends one connection, or the program where panics
+//! are not caught (profile `device`); the property test below and a fuzz target look for one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -2,7 +2,7 @@
 //!
 //! PUBLISH and the fixed header have parsers of our own that borrow and do not allocate, because they are the hot path and
 //! because a PUBLISH must be kept with its properties in order. Everything else goes through rumqttd's codecs behind
-//! [`control`], which checks first what those codecs take on trust, and catches a panic if one should come all the same.
+//! [`control`], which checks first what those codecs take on trust.
 //! `docs/decisions/0003-mqtt-codecs.md` says why.
 
 pub(super) mod connect;

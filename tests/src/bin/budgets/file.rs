@@ -30,8 +30,6 @@ pub(crate) struct Limit {
     pub(crate) unit: String,
     /// The floor of what is good enough.
     pub(crate) most: f64,
-    /// Where that is missed and a decision says why: what it must not be above until it is met.
-    pub(crate) held: Option<f64>,
     /// What we work towards.
     pub(crate) aim: f64,
 }

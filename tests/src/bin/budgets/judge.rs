@@ -91,19 +91,12 @@ pub(crate) fn judge(budgets: &Budgets, figures: &[Figure]) -> Vec<Verdict> {
 }
 
 fn judge_limit(limit: &Limit, measured: Option<&Measured>) -> Verdict {
-    let Limit { name, what, unit, most, held, aim } = limit;
+    let Limit { name, what, unit, most, aim } = limit;
     let value = match measured {
         Some(Measured::Value(value)) => *value,
         other => return unusable(name, what, other),
     };
     let shown = number(value, unit);
-    if let Some(held) = held
-        && value > *most
-        && value <= *held
-    {
-        let (most, held) = (number(*most, unit), number(*held, unit));
-        return Verdict::Recorded(format!("{name}: {shown}, above its budget of {most}, held at {held}: {what}"));
-    }
     if value > *most {
         return Verdict::Failed(format!("{name}: {shown}, and {} are the most: {what}", number(*most, unit)));
     }
@@ -168,7 +161,7 @@ mod tests {
 
     fn budgets() -> Budgets {
         let text = |text: &str| text.to_owned();
-        let limit = Limit { name: text("size"), what: text("it"), unit: text("MB"), most: 5.0, held: None, aim: 3.5 };
+        let limit = Limit { name: text("size"), what: text("it"), unit: text("MB"), most: 5.0, aim: 3.5 };
         let figures = vec![Recorded { rustc: text("1.95.0"), profile: text("fast"), figure: 1000.0 }];
         let record = Record { name: text("work"), what: text("work"), unit: text("instructions"), percent: 3.0, figures };
         Budgets { limits: vec![limit], records: vec![record] }
@@ -188,16 +181,6 @@ mod tests {
         assert!(matches!(of_size(5.0), Verdict::Ok(_)));
         assert!(matches!(of_size(5.001), Verdict::Failed(_)));
         assert_eq!(of_size(3.5), Verdict::Ok("size: 3.50 MB of 5 MB (the aim of 3.50 MB): it".to_owned()));
-    }
-
-    #[test]
-    fn a_budget_that_is_missed_is_told_up_to_where_it_is_held() {
-        let mut budgets = budgets();
-        budgets.limits[0].held = Some(7.0);
-        let of_size = |value| judge(&budgets, &[Figure::new("size", value)]).remove(0);
-        assert!(matches!(of_size(5.0), Verdict::Ok(_)));
-        assert_eq!(of_size(6.5), Verdict::Recorded("size: 6.50 MB, above its budget of 5 MB, held at 7 MB: it".to_owned()));
-        assert!(matches!(of_size(7.1), Verdict::Failed(_)));
     }
 
     #[test]
