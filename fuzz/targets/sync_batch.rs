@@ -9,7 +9,7 @@ fuzz_target!(|input: &[u8]| {
     while let [length, after @ ..] = rest {
         let (frame, next) = after.split_at(usize::from(*length).min(after.len()));
         rest = next;
-        let Ok(Frame::Events(events)) = Frame::decode(frame) else { continue };
+        let Ok(Frame::Events(events)) = Frame::from_agent(frame) else { continue };
         let Ok(batch) = reader.open(&events, 2048) else { return };
         assert!(batch.from <= batch.to && batch.bodies.total_bytes() <= 2048, "{batch:?}");
         for (offset, _) in batch.events() {

@@ -5,9 +5,11 @@ use godwit_mesh::sync::{Chunks, Decoder, Frame};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    if let Ok(frame) = Frame::decode(input) {
-        let bytes = frame.to_vec();
-        assert!(Frame::decode(&bytes).is_ok(), "what was valid stays so");
+    for open in [Frame::from_agent, Frame::from_gateway] {
+        if let Ok(frame) = open(input) {
+            let bytes = frame.to_vec();
+            assert!(open(&bytes).is_ok(), "what was valid stays so");
+        }
     }
     let mut chunks = Chunks::new(1 << 16);
     let mut decoder = Decoder::new(16, 1 << 16);
@@ -15,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
         chunks.push(piece);
         while let Ok(Some((kind, bytes))) = chunks.next() {
             let Ok(Some(frame)) = decoder.open(kind, &bytes) else { return };
-            let _ = Frame::decode(&frame);
+            let _ = (Frame::from_agent(&frame), Frame::from_gateway(&frame));
         }
     }
 });

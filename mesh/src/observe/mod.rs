@@ -8,6 +8,7 @@ mod spans;
 use std::io::IsTerminal;
 
 use thiserror::Error;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -21,7 +22,7 @@ pub use spans::{QUEUE, Role, Span, Spans, TRACE_PARENT, TraceContext, endpoint};
 #[derive(Debug, Error)]
 pub enum ObserveError {
     /// The level is not understood.
-    #[error("log.level \"{level}\" is neither error, warn, info, debug, trace nor a list such as info,godwit_agent=debug")]
+    #[error("log.level \"{level}\" is neither error, warn, info, debug nor a list such as info,godwit_agent=debug")]
     Level {
         /// The level as given.
         level: String,
@@ -43,6 +44,8 @@ pub enum ObserveError {
 /// See [`ObserveError`].
 pub fn logs(log: &Log) -> Result<(), ObserveError> {
     let targets = targets(&log.level)?;
+    let more = targets.default_level() == Some(LevelFilter::TRACE)
+        || targets.iter().any(|(_, severity)| severity == LevelFilter::TRACE);
     let registry = tracing_subscriber::registry();
     let outcome = match log.format {
         Format::Text => {
@@ -54,7 +57,11 @@ pub fn logs(log: &Log) -> Result<(), ObserveError> {
             registry.with(layer.with_filter(targets)).try_init()
         }
     };
-    outcome.map_err(|_| ObserveError::Twice)
+    outcome.map_err(|_| ObserveError::Twice)?;
+    if more && STATIC_MAX_LEVEL < LevelFilter::TRACE {
+        tracing::warn!("log.level = \"{}\": trace is not in this program; it tells what debug does", log.level);
+    }
+    Ok(())
 }
 
 /// Checks a level without setting anything up.
@@ -82,7 +89,7 @@ fn targets(level: &str) -> Result<Targets, ObserveError> {
         if severity.trim().is_empty() {
             return Err(wrong());
         }
-        severity.trim().parse::<tracing::level_filters::LevelFilter>().map_err(|_| wrong())?;
+        severity.trim().parse::<LevelFilter>().map_err(|_| wrong())?;
     }
     level.parse().map_err(|_| wrong())
 }

@@ -197,7 +197,7 @@ impl Inner {
             if let Some(why) = job.spec().not_built() {
                 job.live.sink(Err(Missing::new("NotImplemented", why)));
             } else if let Some(run) = run {
-                // A source that fails must not take others with it; its task says so, and stays ended.
+                // Where panics unwind, a source that fails does not take others with it: its task says so, and stays ended.
                 let live = job.live.clone();
                 let ended = tokio::spawn(run(job)).await;
                 if let Err(error) = ended

@@ -5,7 +5,8 @@
 //! - redb refuses all work after an I/O error; `State` opens it anew with the next call. After a failed sync the whole file is
 //!   written again first, because the kernel calls pages clean that may not be on the disk.
 //! - A damaged file is set aside as `<name>.damaged-N` and an empty one takes its place, with a warning. It costs what it held,
-//!   never an event, a cursor or a start.
+//!   never an event, a cursor or a start. Should redb panic, that is damage too; in a program whose panics end it (profile `device`)
+//!   the file is set aside first, without the check that would tell whether it is sound.
 //! - [`DataDir`] says who owns a data folder: a second process is refused with the pid of the first.
 
 mod backend;

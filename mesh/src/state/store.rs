@@ -239,11 +239,18 @@ impl Inner {
                     return Ok(value);
                 }
                 Err(Failure::Io(e)) => {
-                    close(database);
+                    // Should redb panic while it closes, the file is not to blame.
+                    let _ = caught(|| {
+                        drop(database);
+                        Ok(())
+                    });
                     return Err(self.error(e));
                 }
                 Err(Failure::Damaged(why)) => {
-                    close(database);
+                    let _ = self.guarded(|| {
+                        drop(database);
+                        Ok(())
+                    });
                     if damage.is_some() {
                         self.put_aside(&why).map_err(|e| self.error(e))?;
                     }
@@ -328,14 +335,6 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Failure::Damaged(format!("panic: {}", text.unwrap_or("of no text"))))
     })
-}
-
-/// Closes a database that failed; should redb panic then, the file is not to blame.
-fn close(database: Database) {
-    let _ = caught(|| {
-        drop(database);
-        Ok(())
-    });
 }
 
 #[cfg(test)]

@@ -305,7 +305,7 @@ mod tests {
         loop {
             let mut out = Vec::new();
             let Some(sent) = writer.frame(rest, &lineage(), false, &mut out) else { return batches };
-            let Frame::Events(events) = Frame::decode(&out).expect("a frame") else { panic!("events") };
+            let Frame::Events(events) = Frame::from_agent(&out).expect("a frame") else { panic!("events") };
             batches.push(reader.open(&events, 10_000).expect("opens"));
             rest = &rest[sent.items..];
         }

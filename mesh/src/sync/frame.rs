@@ -228,9 +228,6 @@ impl Objects {
     }
 }
 
-/// The codes of what a gateway sends begin here.
-const OF_GATEWAY: u8 = 16;
-
 impl<'a> Frame<'a> {
     const fn code(&self) -> u8 {
         match self {
@@ -269,18 +266,6 @@ impl<'a> Frame<'a> {
         let mut out = Vec::new();
         self.encode(&mut out);
         out
-    }
-
-    /// Opens a frame of either side.
-    ///
-    /// # Errors
-    /// Those of [`Frame::from_agent`] and [`Frame::from_gateway`].
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, SyncError> {
-        if bytes.first().is_some_and(|&code| code < OF_GATEWAY) {
-            Self::from_agent(bytes)
-        } else {
-            Self::from_gateway(bytes)
-        }
     }
 
     /// Opens a frame that an agent sent; one of a gateway's is unknown.
@@ -363,7 +348,8 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
-            let _ = Frame::decode(&bytes);
+            let _ = Frame::from_agent(&bytes);
+            let _ = Frame::from_gateway(&bytes);
         }
 
         #[test]
@@ -371,14 +357,14 @@ mod tests {
             skips in proptest::collection::vec(any::<(u32, u64, u8)>(), 0..4), urgent: bool) {
             let frame = Frame::Events(Events { broker, count, columns: &columns, epoch, from, arrival, skips, urgent });
             let bytes = frame.to_vec();
-            prop_assert_eq!(Frame::decode(&bytes).expect("valid"), frame);
+            prop_assert_eq!(Frame::from_agent(&bytes).expect("valid"), frame);
         }
 
         #[test]
         fn an_answer_comes_back(positions: Vec<(u32, u64)>, refused: Vec<(u32, u64, String)>, credit: Vec<(u32, u64)>) {
             let frame = Frame::Answer(Answer { positions, refused, credit, brokers: Vec::new() });
             let bytes = frame.to_vec();
-            prop_assert_eq!(Frame::decode(&bytes).expect("valid"), frame);
+            prop_assert_eq!(Frame::from_gateway(&bytes).expect("valid"), frame);
         }
     }
 
@@ -387,8 +373,8 @@ mod tests {
         // {0: [[1, 2]], 200: "new"}
         let bytes = [17, 0xa2, 0x00, 0x81, 0x82, 0x01, 0x02, 0x18, 200, 0x63, b'n', b'e', b'w'];
         let expected = Answer { positions: vec![(1, 2)], ..Answer::default() };
-        assert_eq!(Frame::decode(&bytes).expect("valid"), Frame::Answer(expected));
-        assert_eq!(Frame::decode(&[99, 1, 2, 3]).expect("valid"), Frame::Unknown(99));
+        assert_eq!(Frame::from_gateway(&bytes).expect("valid"), Frame::Answer(expected));
+        assert_eq!(Frame::from_gateway(&[99, 1, 2, 3]).expect("valid"), Frame::Unknown(99));
     }
 
     #[test]

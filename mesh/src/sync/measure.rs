@@ -53,7 +53,7 @@ fn bytes_per_event() {
             let mut opened = 0;
             while let Some((kind, chunk)) = chunks.next().expect("chunks") {
                 let frame = decoder.open(kind, &chunk).expect("opens").expect("a frame");
-                let Frame::Events(events) = Frame::decode(&frame).expect("a frame") else { panic!("events") };
+                let Frame::Events(events) = Frame::from_agent(&frame).expect("a frame") else { panic!("events") };
                 opened += reader.open(&events, 8 << 20).expect("opens").events().count();
             }
             assert_eq!(opened, items.len());
