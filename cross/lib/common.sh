@@ -67,9 +67,7 @@ once() {
     (
         flock 9
         [ -d "$folder" ] && exit
-        rm -rf "$folder.part"
-        mkdir "$folder.part"
-        "$@" "$folder.part" && mv "$folder.part" "$folder"
+        rm -rf "$folder.part" && mkdir "$folder.part" && "$@" "$folder.part" && mv "$folder.part" "$folder"
     ) 9>"$folder.lock"
 }
 
@@ -86,12 +84,13 @@ debian_mirror() {
     echo "${found%/}"
 }
 
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
 # debian_apt SUITE STATE PROGRAM ARGUMENT…: apt-get or apt-cache with a state of its own in the folder STATE, for the architectures
 # in STATE/architectures; the machine's packages are neither asked nor changed, signatures are checked.
 debian_apt() {
-    local suite=$1 state=$2 program=$3 keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror arch archs=()
+    local suite=$1 state=$2 program=$3 mirror arch archs=()
     shift 3
-    [ -f "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
     mirror=$(debian_mirror) || exit 1
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     echo "deb [signed-by=$keyring] $mirror $suite main" >"$state/sources.list"
@@ -107,6 +106,11 @@ debian_apt() {
 debian_packages() {
     local suite=$1 folder=${*: -1} package packages=() status=0
     local apt=$folder/.apt
+    for package in apt-get dpkg-deb; do
+        command -v "$package" >/dev/null || die "$package is missing: Debian's packages are fetched by it"
+    done
+    [ -f "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
+    debian_mirror >/dev/null
     mkdir "$apt"
     # Those that the packages name; amd64 where one names none, but for packages that are for all.
     for package in "${@:2:$#-2}"; do
@@ -123,9 +127,10 @@ debian_packages() {
             package=+$(debian_apt "$suite" "$apt" apt-cache depends "${package%%>*}" | grep -oE "${package#*>}" | head -n 1)
         fi
         if [[ $package == +* ]]; then
+            debian_apt "$suite" "$apt" apt-get -q -y --no-install-recommends --print-uris install "${package#+}" >"$apt/uris" 2>>"$apt/log" ||
+                status=1
             mapfile -t -O "${#packages[@]}" packages < <(
-                debian_apt "$suite" "$apt" apt-get -q -y --no-install-recommends --print-uris install "${package#+}" 2>>"$apt/log" |
-                    sed -nE "s/^'[^']*' ([^_]+)_.*_([a-z0-9]+)\\.deb .*/\\1:\\2/p" | sed 's/:all$//'
+                sed -nE "s/^'[^']*' ([^_]+)_.*_([a-z0-9]+)\\.deb .*/\\1:\\2/p" "$apt/uris" | sed 's/:all$//'
             )
         else
             packages+=("${package%:all}")

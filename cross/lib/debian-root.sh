@@ -16,9 +16,12 @@ binfmt() {
     [ "$(id -u)" = 0 ] && [ -f "/usr/lib/binfmt.d/$name.conf" ] || return 1
     # One run at a time: the first to end would take it from the other.
     if [ -z "$binfmt_lock" ]; then
-        { exec 8>/run/godwit-binfmt.lock; } 2>/dev/null && flock -w 1800 8 || return 1
+        binfmt_lock=none
+        { exec 8>/run/godwit-binfmt.lock; } 2>/dev/null || return 1
+        flock -n 8 || { echo "waiting for another run to end, which holds /run/godwit-binfmt.lock" >&2 && flock -w 1800 8; } || return 1
         binfmt_lock=held
     fi
+    [ "$binfmt_lock" = held ] || return 1
     if [ ! -f $place/register ]; then
         mount -t binfmt_misc none $place 2>/dev/null || return 1
         binfmt_undo="$binfmt_undo umount $place;"

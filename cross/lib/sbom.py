@@ -2,8 +2,8 @@
 
     sbom.py TARGET PACKAGE…  >sbom.cdx.json
 
-From `cargo metadata`: the crates that PACKAGE… need at run time for TARGET, with version, licence and the checksum in Cargo.lock,
-and which needs which. Macros and what build scripts and tests need are left out. The same commit gives the same bytes.
+The crates that PACKAGE… need at run time for TARGET (`cargo tree`), with version, licence and the checksum in Cargo.lock, and which
+needs which (`cargo metadata`). Macros and what build scripts and tests need are left out. The same commit gives the same bytes.
 """
 
 import json
@@ -18,6 +18,15 @@ def metadata(target):
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
+def linked(target, names):
+    """Name and version of each crate that is built into PACKAGE…: `cargo metadata` knows the features of the whole workspace only."""
+    command = ["cargo", "tree", "--locked", "--target", target, "--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"]
+    for name in names:
+        command += ["-p", name]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {(words[0], words[1].removeprefix("v")) for words in map(str.split, lines) if words}
+
+
 def checksums():
     found = {}
     with open("Cargo.lock", encoding="utf-8") as file:
@@ -27,14 +36,14 @@ def checksums():
     return found
 
 
-def needed(nodes, roots, macros):
-    """Ids of all that `roots` need at run time, and for each what it needs itself; macros run in the compiler only."""
+def needed(nodes, roots, built):
+    """Ids of all that `roots` need at run time, and for each what it needs itself."""
     edges, waiting = {}, list(roots)
     while waiting:
         here = waiting.pop()
         if here in edges:
             continue
-        normal = {d["pkg"] for d in nodes[here]["deps"] if any(kind["kind"] is None for kind in d["dep_kinds"])} - macros
+        normal = {d["pkg"] for d in nodes[here]["deps"] if any(kind["kind"] is None for kind in d["dep_kinds"])} & built
         edges[here] = sorted(normal)
         waiting += normal
     return edges
@@ -47,8 +56,9 @@ def main():
     nodes = {node["id"]: node for node in data["resolve"]["nodes"]}
     roots = [id for id, package in packages.items() if package["name"] in names and package["source"] is None]
     assert len(roots) == len(names), f"not all of {names} are packages here"
-    macros = {id for id, package in packages.items() if any("proc-macro" in t["kind"] for t in package["targets"])}
-    edges = needed(nodes, roots, macros)
+    crates = linked(target, names)
+    built = {id for id, package in packages.items() if (package["name"], package["version"]) in crates}
+    edges = needed(nodes, roots, built)
     sums = checksums()
 
     def purl(id):

@@ -30,7 +30,7 @@ do_install() {
         install -D -m 0755 ${B}/target/${CARGO_TARGET_SUBDIR}/$program ${D}${bindir}/$program
     done
     for role in agent gateway; do
-        install -D -m 0644 ${S}/cross/files/systemd/godwit-$role.service ${D}${systemd_system_unitdir}/godwit-$role.service
+        install -D -m 0644 ${S}/config/systemd/godwit-$role.service ${D}${systemd_system_unitdir}/godwit-$role.service
         install -d ${D}${sysconfdir}/godwit
         sed "s#^data-dir = .*#data-dir = \"/var/lib/godwit/$role\"#" ${S}/config/$role.toml > ${D}${sysconfdir}/godwit/$role.toml
     done
