@@ -43,11 +43,18 @@ struct Line {
     flags: Flags,
 }
 
+/// Whether this is a path of our program.
+pub(crate) fn is_program(path: &str) -> bool {
+    path.rsplit('/').next() == Some("godwit-agent")
+}
+
 impl Flags {
-    /// The flags of an agent's command line, the program's name first. `None` where it is not that of an agent that runs.
+    /// The flags of an agent's command line, the program's name first, or an emulator and then the program. `None` where it is not
+    /// that of an agent that runs.
     #[must_use]
     pub fn of_line(words: &[String]) -> Option<Self> {
-        Line::try_parse_from(words).ok().map(|line| line.flags)
+        let at = words.iter().position(|word| is_program(word)).unwrap_or(0);
+        Line::try_parse_from(words.iter().skip(at)).ok().map(|line| line.flags)
     }
 
     /// The configuration; the second value says which variables of the environment look like a mistake.
@@ -91,6 +98,8 @@ mod tests {
         let (config, _) = flags.load(environment).expect("valid");
         assert_eq!(config.agent.data_dir, PathBuf::from("/var/lib/x"));
         assert_eq!(config.agent.id.as_deref(), Some("boat-7"));
+        let emulated = Flags::of_line(&words("qemu-arm-static -L /usr/arm /usr/bin/godwit-agent --id x"));
+        assert_eq!(emulated.and_then(|flags| flags.id).as_deref(), Some("x"));
         assert_eq!(Flags::of_line(&words("godwit dev --data-dir x")), None, "another program's line");
     }
 }

@@ -11,7 +11,7 @@ use godwit_mesh::process::{read_small, write_small};
 use godwit_mesh::storage::Storage;
 
 /// Where a made id is kept in the data folder.
-const FILE: &str = "agent-id";
+pub(crate) const FILE: &str = "agent-id";
 
 /// Longest part of the host's name that goes into an id.
 const MAX_HOST_CHARACTERS: usize = 40;
@@ -25,11 +25,8 @@ pub(crate) fn agent_id(configured: Option<&str>, storage: &dyn Storage) -> anyho
         return AgentId::new(id).context("agent.id");
     }
     let kept = read_small(storage, FILE).with_context(|| format!("reading {FILE} in the data folder"))?;
-    let whole = |text: &&str| !text.is_empty() && !text.contains(|c: char| c.is_control() || c == '\u{fffd}');
-    if let Some(kept) = kept.as_deref().map(str::trim).filter(whole) {
-        return AgentId::new(kept).with_context(|| {
-            format!("the file {FILE} in the data folder; set agent.id, or write the right id into the file")
-        });
+    if let Some(id) = kept.as_deref().map(parse).transpose()?.flatten() {
+        return Ok(id);
     }
     if kept.is_some() {
         // Better than to take no event until somebody comes; but the gateway cannot know that it is still the same agent.
@@ -43,6 +40,21 @@ pub(crate) fn agent_id(configured: Option<&str>, storage: &dyn Storage) -> anyho
     write_small(storage, FILE, &format!("{id}\n")).with_context(|| format!("writing {FILE} in the data folder"))?;
     tracing::info!(agent = %id, "this agent has made itself an id");
     Ok(id)
+}
+
+/// The id that a kept file says; `None` where it is damaged.
+///
+/// # Errors
+/// When a person wrote what is no id.
+pub(crate) fn parse(kept: &str) -> anyhow::Result<Option<AgentId>> {
+    let kept = kept.trim();
+    if kept.is_empty() || kept.contains(|c: char| c.is_control() || c == '\u{fffd}') {
+        return Ok(None);
+    }
+    let id = AgentId::new(kept).with_context(|| {
+        format!("the file {FILE} in the data folder; set agent.id, or write the right id into the file")
+    })?;
+    Ok(Some(id))
 }
 
 fn made(host: &str) -> io::Result<String> {

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use godwit_mesh::broker::Brokers;
 use godwit_mesh::clock::Clock;
 use godwit_mesh::delivery::{DeliverySettings, LocalListener, Triggers};
@@ -103,6 +103,15 @@ fn check_doors(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The two listeners cannot have one port.
+fn check_ports(config: &Config) -> anyhow::Result<()> {
+    let (http, Some(mqtt)) = (config.http.listen, config.mqtt.listen) else { return Ok(()) };
+    let meet = http.ip() == mqtt.ip() || http.ip().is_unspecified() || mqtt.ip().is_unspecified();
+    let clash = meet && http.port() == mqtt.port() && http.port() != 0;
+    ensure!(!clash, "mqtt.listen and http.listen are on one port, {}: give one of them another", http.port());
+    Ok(())
+}
+
 /// What can be told without any file.
 fn check_values(config: &Config) -> anyhow::Result<()> {
     if let Some(id) = &config.agent.id {
@@ -111,6 +120,7 @@ fn check_values(config: &Config) -> anyhow::Result<()> {
     if let Some(url) = &config.gateway.url {
         link::check_url(url)?;
     }
+    check_ports(config)?;
     observe::endpoint(&config.tracing)?;
     observe::check_level(&config.log.level)?;
     process::services(&config.resolve)?;
@@ -125,6 +135,7 @@ impl Agent {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let metrics = Metrics::new();
+        check_ports(&config)?;
         let credentials = process::credentials(&config.auth)?;
         let front = Front::prepare(&config.http, credentials.clone())?;
         let mqtt_tls = mqtt_tls(&config, credentials.is_some())?;
@@ -132,6 +143,7 @@ impl Agent {
         // What is kept: one owner, one id, the Brokers.
         let lock = DataDir::lock(&config.agent.data_dir)?;
         let storage: Arc<dyn Storage> = Arc::new(disk(&config.agent.data_dir)?);
+        let kept = State::open(storage.clone(), OBJECTS)?;
         let id = identity::agent_id(config.agent.id.as_deref(), &*storage)?;
         let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
         let brokers = Brokers::open(storage.clone(), Some(id.clone()), defaults).await?;
@@ -174,7 +186,6 @@ impl Agent {
         let (apply, ready) = link::objects(&triggers);
         let settings = uplink_settings(&config, &clock);
         let uplink = Uplink::open(id.clone(), brokers.clone(), storage.clone(), settings, apply, ready).await?;
-        let kept = State::open(storage.clone(), OBJECTS);
         let objects = Objects::open(triggers.clone(), kept, chosen_by(&config)).await;
         let folder = config.agent.manifests.as_deref();
         let mut files = FileSet::new(folder, storage, triggers.clone(), chosen_by(&config));
@@ -420,4 +431,23 @@ fn ops(
                 status.insert("mqtt".to_owned(), Value::Object(listener));
             }
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::Flags;
+
+    #[test]
+    fn two_listeners_on_one_port_are_refused() {
+        let check = |mqtt: &str, http: &str| {
+            let (mqtt_listen, http_listen) = (Some(mqtt.to_owned()), Some(http.to_owned()));
+            let (config, _) = Flags { mqtt_listen, http_listen, ..Flags::default() }.load([]).expect("a configuration");
+            check_values(&config).is_ok()
+        };
+        assert!(!check("127.0.0.1:1883", "127.0.0.1:1883"));
+        assert!(!check("127.0.0.1:1883", "0.0.0.0:1883"));
+        assert!(check("127.0.0.1:1883", "127.0.0.2:1883"));
+        assert!(check("127.0.0.1:0", "127.0.0.1:0"));
+    }
 }

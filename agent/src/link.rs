@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use godwit_mesh::delivery::{Owner, Triggers};
+use godwit_mesh::door::bare;
 use godwit_mesh::http::metrics::Metrics;
 use godwit_mesh::http::{Request, Response, Router, respond};
 use godwit_mesh::manifest::Manifests;
@@ -32,11 +33,12 @@ struct Wanted {
 
 /// Checks the gateway's URL without connecting.
 pub(crate) fn check_url(url: &str) -> anyhow::Result<()> {
-    let parsed: http::Uri = url.parse().with_context(|| format!("gateway.url \"{url}\""))?;
+    let shown = bare(url);
+    let parsed: http::Uri = url.parse().with_context(|| format!("gateway.url \"{shown}\""))?;
     let known = matches!(parsed.scheme_str(), Some("http" | "https"));
     anyhow::ensure!(
         known && parsed.host().is_some(),
-        "gateway.url \"{url}\" is not an http:// or https:// URL with a host"
+        "gateway.url \"{shown}\" is not an http:// or https:// URL with a host"
     );
     Ok(())
 }

@@ -136,9 +136,10 @@ impl ServerArgs {
         Ok(token.map(|token| token.trim().to_owned()))
     }
 
-    /// Whom to trust.
+    /// Whom to trust. The file is found also from another folder.
     pub(crate) fn trust(&self) -> ClientTls {
-        ClientTls::new(self.ca_file.as_deref())
+        let file = self.ca_file.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        ClientTls::new(file.as_deref())
     }
 }
 

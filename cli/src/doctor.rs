@@ -31,14 +31,16 @@ pub(crate) struct DoctorArgs {
 }
 
 pub(crate) fn run(server: &ServerArgs, args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let token = server.token()?;
+    let (token, trust) = (server.token()?, server.trust());
+    // What the environment names is for all commands; a file says itself where its agent is.
+    let given = args.config.is_none() || std::env::args_os().any(|word| word.to_string_lossy().starts_with("--server"));
     let mut subject = match args.config {
         Some(file) => Subject::of_flags(Flags { config: Some(file), ..Flags::default() })?,
         None => Subject::of_running(server.server(), DEFAULT_AGENT)?,
     };
-    if let Some(server) = server.server() {
+    if let Some(server) = server.server().filter(|_| given) {
         subject.server = Some(server.to_owned());
     }
-    (subject.token, subject.trust) = (token, server.trust());
+    (subject.token, subject.trust) = (token, trust);
     doctor::run(subject, &args.what)
 }

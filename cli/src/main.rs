@@ -108,24 +108,24 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let runtime = godwit_mesh::process::runtime()?;
+    let runtime = godwit_mesh::process::runtime;
     let server = cli.server;
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
-        Command::Dev(args) => runtime.block_on(dev::run(args)).map(done),
-        Command::Send(args) => runtime.block_on(send::run(&server, args)).map(done),
-        Command::Tail(args) => runtime.block_on(tail::run(&server, args)).map(done),
-        Command::Get(args) => runtime.block_on(get::run(&server, &args)).map(done),
-        Command::Describe(args) => runtime.block_on(describe::describe(&server, &args)).map(done),
-        Command::Apply(args) => runtime.block_on(apply::apply(&server, &args)),
-        Command::Diff(args) => runtime.block_on(apply::diff(&server, &args)),
-        Command::Edit(args) => runtime.block_on(describe::edit(&server, &args)).map(done),
-        Command::Delete(args) => runtime.block_on(apply::delete(&server, &args)).map(done),
-        Command::Trigger(args) => runtime.block_on(trigger::run(&server, &args)),
-        Command::Broker(args) => runtime.block_on(trigger::run_broker(&server, &args)).map(done),
-        Command::Cursor(args) => runtime.block_on(cursor::run(&server, args)).map(done),
-        Command::DeadLetter(args) => runtime.block_on(dead_letter::run(&server, args)),
-        Command::Link(args) => runtime.block_on(link::run(&server, &args)).map(done),
+        Command::Dev(args) => runtime()?.block_on(dev::run(args)).map(done),
+        Command::Send(args) => runtime()?.block_on(send::run(&server, args)).map(done),
+        Command::Tail(args) => runtime()?.block_on(tail::run(&server, args)).map(done),
+        Command::Get(args) => runtime()?.block_on(get::run(&server, &args)).map(done),
+        Command::Describe(args) => runtime()?.block_on(describe::describe(&server, &args)).map(done),
+        Command::Apply(args) => runtime()?.block_on(apply::apply(&server, &args)),
+        Command::Diff(args) => runtime()?.block_on(apply::diff(&server, &args)),
+        Command::Edit(args) => runtime()?.block_on(describe::edit(&server, &args)).map(done),
+        Command::Delete(args) => runtime()?.block_on(apply::delete(&server, &args)).map(done),
+        Command::Trigger(args) => runtime()?.block_on(trigger::run(&server, &args)),
+        Command::Broker(args) => runtime()?.block_on(trigger::run_broker(&server, &args)).map(done),
+        Command::Cursor(args) => runtime()?.block_on(cursor::run(&server, args)).map(done),
+        Command::DeadLetter(args) => runtime()?.block_on(dead_letter::run(&server, args)),
+        Command::Link(args) => runtime()?.block_on(link::run(&server, &args)).map(done),
         Command::Passwd(args) => passwd::run(&args).map(done),
         Command::Token(args) => token::run(&args).map(done),
         Command::Check(args) => check::run(&args),

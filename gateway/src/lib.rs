@@ -136,7 +136,7 @@ impl Gateway {
             tracing::error!("gateway.ca-file: {error}");
         }
         let here = |all: &Manifests| Ok(all.for_here());
-        let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS), Box::new(here)).await;
+        let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS)?, Box::new(here)).await;
         let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), Box::new(here));
         objects.show_files(files.start().await);
         let (told, for_agents) = watch::channel(objects.for_agents());

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use godwit_tests::disk::Disk;
 use godwit_tests::faketime::{self, Clock};
-use godwit_tests::keys::Keys;
+use godwit_tests::keys::{self, Keys};
 use godwit_tests::lab;
 use godwit_tests::node::Node;
 use godwit_tests::pair::Pair;
 use godwit_tests::wait::{self, Seen};
 use godwit_tests::{binaries, need, skip};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -35,8 +36,8 @@ impl Report {
     }
 
     fn run(program: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Self> {
-        let begun = Instant::now();
         let mut command = Command::new(binaries::path(program));
+        let begun = Instant::now();
         command.arg("doctor").args(arguments).arg("--json");
         let output = command.envs(environment.iter().map(|(name, value)| (name, value))).output()?;
         assert!(begun.elapsed() < BOUND, "it took {:?}", begun.elapsed());
@@ -184,6 +185,124 @@ fn a_gateway_that_is_down_or_none_or_silent_is_told_apart_and_not_waited_for() -
         let report = Report::of("godwit", &agent)?;
         assert_eq!(report.code, 1);
         assert!(report.expect("config", "fail").contains("listne"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_gateway_on_the_port_is_not_taken_for_the_agent_and_its_command_line_is_not_told() -> Result<()> {
+    lab::run(|lab| {
+        let mut gateway = Node::gateway(lab)?;
+        gateway.start()?;
+        let server = format!("http://u:s3cr3t@{}", gateway.http());
+        let report = Report::run("godwit", &["--server", &server], &[])?;
+        assert_eq!(report.code, 1);
+        assert!(report.expect("config", "fail").contains("no godwit-agent"));
+        report.expect("ports", "unknown");
+        let whole = report.json.to_string();
+        assert!(!whole.contains("gateway.toml") && !whole.contains("s3cr3t"), "{whole}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_agent_that_hangs_is_to_be_restarted() -> Result<()> {
+    lab::run(|lab| {
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.start()?;
+        let elsewhere = [("GODWIT_SERVER".to_owned(), "http://127.0.0.1:1".to_owned())];
+        agent.environment.extend(elsewhere);
+        Report::of("godwit", &agent)?.expect("agent", "ok");
+        agent.process().signal(Signal::STOP)?;
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        let said = report.expect("agent", "fail");
+        assert!(said.contains("no answer within 5 s") && said.contains("restart it"), "{said}");
+        agent.process().signal(Signal::CONT)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_gateway_that_does_not_know_the_agents_token_is_no_matter_of_waiting() -> Result<()> {
+    lab::run(|lab| {
+        let agents = lab.path().join("agents");
+        let foreign = keys::token(&agents, "another")?;
+        let own = keys::token(&agents, "agent-1")?;
+        let mut gateway = Node::gateway(lab)?;
+        gateway.set("auth.credentials", &agents.display().to_string());
+        gateway.start()?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.uplink(gateway.http());
+        agent.start()?;
+        wait::until("the link is refused", LIMIT, || match agent.status() {
+            Ok(status) if status["link"]["error"].as_str().is_some_and(|why| why.contains("401")) => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?}")),
+        })?;
+        let report = Report::of("godwit", &agent)?;
+        assert_eq!(report.code, 1);
+        assert!(report.expect("agent", "fail").contains("godwit token"));
+        report.expect("gateway", "fail");
+        agent.stop()?;
+        // Whose token it is, only the gateway knows; and asking it makes no agent.
+        for (token, verdict) in [(&foreign, "fail"), (&own, "ok")] {
+            agent.set("gateway.token-file", &lab.write("token", token)?.display().to_string());
+            let report = Report::of("godwit", &agent)?;
+            let said = report.expect("gateway", verdict);
+            assert_eq!(said.contains("our token is that of another"), verdict == "fail", "{said}");
+        }
+        gateway.bearer = Some(own);
+        assert_eq!(gateway.status()?["agents"], serde_json::json!([]));
+        Ok(())
+    })
+}
+
+#[test]
+fn without_its_configuration_nothing_is_said_of_an_agent() -> Result<()> {
+    let report = Report::run("godwit-agent", &["--config", "/nowhere/agent.toml"], &[])?;
+    assert_eq!(report.code, 1);
+    let said = report.expect("config", "fail");
+    assert!(said.contains("No such file") && said.contains("--config"), "{said}");
+    for unknown in ["memory", "doors", "ports", "storage", "room", "agent", "gateway", "versions"] {
+        report.expect(unknown, "unknown");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pipe_for_a_file_is_found_and_not_read() -> Result<()> {
+    need!("a_pipe_for_a_file_is_found_and_not_read", "mkfifo");
+    lab::run(|lab| {
+        let pipe = lab.path().join("pipe");
+        godwit_tests::disk::run(Command::new("mkfifo").arg(&pipe))?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.set("gateway.url", "http://127.0.0.1:1");
+        for key in ["gateway.token-file", "gateway.ca-file", "auth.credentials"] {
+            agent.set(key, &pipe.display().to_string());
+        }
+        let begun = Instant::now();
+        let report = Report::of("godwit-agent", &agent)?;
+        assert!(begun.elapsed() < LIMIT, "it took {:?}", begun.elapsed());
+        assert!(report.expect("doors", "fail").contains("auth.credentials"));
+        report.expect("gateway", "fail");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_root_may_read_and_the_agents_user_may_not_is_found() -> Result<()> {
+    need!("what_root_may_read_and_the_agents_user_may_not_is_found", root);
+    lab::run(|lab| {
+        let file = lab.path().join("credentials");
+        keys::password(&file, "device", "right")?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.set("auth.credentials", &file.display().to_string());
+        std::fs::create_dir_all(agent.data())?;
+        std::os::unix::fs::chown(agent.data(), Some(4711), None)?;
+        let said = Report::of("godwit", &agent)?.expect("doors", "fail");
+        assert!(said.contains("chown 4711"), "{said}");
+        std::os::unix::fs::chown(&file, Some(4711), None)?;
+        Report::of("godwit", &agent)?.expect("doors", "ok");
         Ok(())
     })
 }

@@ -195,6 +195,40 @@ fn files_put_into_a_folder_become_events_and_go_and_large_ones_stay_by_reference
 }
 
 #[test]
+fn files_that_cannot_go_make_no_second_event_and_go_when_they_can() -> Result<()> {
+    lab::run(|lab| {
+        let folder = std::fs::canonicalize(lab.folder("in")?)?;
+        // A file where the folder for what is done would be.
+        let done = std::fs::canonicalize(lab.write("done", "in the way")?)?;
+        let spec = format!("{{path: {}, mode: files, done: {}, sink: {DEFAULT}}}", folder.display(), done.display());
+        let mut agent = agent(lab, &source("FileSource", "drop", &spec))?;
+        agent.set("files.allow", &format!("[\"{}\", \"{}\"]", folder.display(), done.display()));
+        for name in ["a", "b", "c"] {
+            std::fs::write(folder.join(name), name)?;
+        }
+        agent.start()?;
+        let count = |agent: &Node| agent.events(DEFAULT_BROKER).map(|all| all.len());
+        wait::until("three events", LIMIT, || match count(&agent) {
+            Ok(3) => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?} {:?}", shown(&agent, "drop"))),
+        })?;
+        wait_shown(&agent, "drop", |s| s["reason"] == "FileStays")?;
+        std::thread::sleep(Duration::from_millis(2500));
+        agent.kill9()?;
+        agent.start()?;
+        std::thread::sleep(Duration::from_millis(2500));
+        assert_eq!(count(&agent)?, 3, "no file twice");
+        std::fs::remove_file(&done)?;
+        wait::until("the files have gone", LIMIT, || match std::fs::read_dir(&folder).map(Iterator::count) {
+            Ok(0) => Seen::Yes(()),
+            other => Seen::NotYet(format!("{other:?} {:?}", shown(&agent, "drop"))),
+        })?;
+        assert_eq!((count(&agent)?, std::fs::read_dir(&done)?.count()), (3, 3));
+        Ok(())
+    })
+}
+
+#[test]
 fn programs_are_run_only_where_allowed_kept_running_and_ended_with_all_that_they_started() -> Result<()> {
     lab::run(|lab| {
         let script = |name: &str, text: &str| -> Result<String> {

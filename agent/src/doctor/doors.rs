@@ -1,27 +1,32 @@
 //! The configuration, the manifests, and the doors: rule for listeners, certificates, credentials, and who may read the secrets.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use godwit_mesh::doctor::{Finding, Verdict};
+use godwit_mesh::doctor::{Finding, Process, Verdict};
 use godwit_mesh::manifest::Manifests;
+use godwit_mesh::process::told;
 
 use super::{Subject, worse};
 use crate::config::Config;
 use crate::{check_doors, check_values};
 
-const AS_ROOT: &str = "run it as root or as the agent's user";
+/// What to do about what this user may not read.
+pub(super) const AS_ROOT: &str = "run it as root or as the agent's user";
+
+/// A user, and its groups where they are known.
+type User = (u32, Option<Vec<u32>>);
 
 /// Whether the configuration and the folder of manifests can be used.
 pub(super) fn config(subject: &Subject) -> Finding {
     const CHECK: &str = "config";
-    if let Some(why) = &subject.wrong {
-        return Finding::fail(CHECK, format!("{why}; what follows holds for the defaults"), "mend that line");
+    if let Some((verdict, why, remedy)) = &subject.wrong {
+        return Finding::new(CHECK, *verdict, why, *remedy);
     }
     if let Err(error) = check_values(&subject.config) {
-        return Finding::fail(CHECK, format!("{error:#}"), "mend that key");
+        return Finding::fail(CHECK, told(error.as_ref()), "mend that key");
     }
     let mut finding = Finding::ok(CHECK, "valid");
     for warning in &subject.warnings {
@@ -43,8 +48,49 @@ fn manifests(folder: &Path) -> (Verdict, String, &'static str) {
     }
 }
 
-/// Whether listeners are protected as they must be, and secrets are secret.
-pub(super) fn doors(config: &Config) -> Finding {
+/// A finding where the configuration cannot be used: what depends on it is not known.
+pub(super) fn without_config(finding: Finding) -> Finding {
+    const WHY: &str = "the configuration cannot be used";
+    match finding.check {
+        "kernel" | "libc" | "entropy" | "config" => finding,
+        // They tell of the machine too.
+        "memory" | "files" | "clock" => finding.and(Verdict::Unknown, WHY, "see config"),
+        check => Finding::unknown(check, WHY, "see config"),
+    }
+}
+
+/// The agent's user, for root, who may read everything; `None` for who reads only what it may.
+fn user(config: &Config, running: Option<&Process>) -> Option<User> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let owner = fs::metadata(&config.agent.data_dir).ok().map(|about| about.uid()).filter(|id| *id != 0);
+    let named = || {
+        let users = fs::read_to_string("/etc/passwd").ok()?;
+        users.lines().find_map(|line| line.strip_prefix("godwit:"))?.split(':').nth(1)?.parse().ok()
+    };
+    let running = running.and_then(Process::user).map(|(id, groups)| (id, Some(groups)));
+    running.or_else(|| Some((owner.or_else(named)?, None))).filter(|(id, _)| *id != 0)
+}
+
+/// Whether the bits of a mode (4 to read) are granted. Of a user whose groups are not known, any group but root's may be one.
+fn may((id, groups): &User, about: &Metadata, bits: u32) -> bool {
+    let mode = about.mode();
+    let granted = match groups {
+        _ if about.uid() == *id => mode >> 6,
+        Some(groups) if groups.contains(&about.gid()) => mode >> 3,
+        None if about.gid() != 0 => mode >> 3 | mode,
+        _ => mode,
+    };
+    granted & bits == bits
+}
+
+/// Whether listeners are protected as they must be, and secrets are secret, but not to the agent.
+pub(super) fn doors(config: &Config, running: Option<&Process>) -> Finding {
+    judge(config, user(config, running).as_ref())
+}
+
+fn judge(config: &Config, user: Option<&User>) -> Finding {
     const CHECK: &str = "doors";
     // Key, file, and whether it is a secret.
     let named = [
@@ -57,12 +103,24 @@ pub(super) fn doors(config: &Config) -> Finding {
     ];
     let mut finding = Finding::ok(CHECK, "");
     let mut unseen = false;
-    for (key, path, secret) in named.iter().filter_map(|(key, path, secret)| Some((*key, path.as_deref()?, *secret))) {
-        match file(path, secret) {
-            Ok(None) => {}
-            Ok(Some(mode)) => {
-                let found = format!("{key} ({}) can be read by all (mode {mode:o})", path.display());
-                finding = finding.and(Verdict::Warn, &found, &format!("chmod 600 {}", path.display()));
+    let tokens = config.delivery.tokens.0.values().map(|path| ("delivery.tokens", path.as_path(), true));
+    let named = named.iter().filter_map(|(key, path, secret)| Some((*key, path.as_deref()?, *secret)));
+    for (key, path, secret) in named.chain(tokens) {
+        let shown = path.display();
+        match file(path) {
+            Ok(about) => {
+                if let Some(user) = user.filter(|user| !may(user, &about, 4)) {
+                    let found = format!("{key} ({shown}) may not be read by the agent's user");
+                    finding = finding.and(Verdict::Fail, &found, &format!("chown {} {shown}", user.0));
+                }
+                if secret && about.mode() & 0o004 != 0 {
+                    let found = format!("{key} ({shown}) can be read by all (mode {:o})", about.mode() & 0o777);
+                    // Of another's file the agent is among all.
+                    let first =
+                        user.filter(|user| about.uid() != user.0).map(|user| format!("chown {} {shown} && ", user.0));
+                    let remedy = format!("{}chmod 600 {shown}", first.unwrap_or_default());
+                    finding = finding.and(Verdict::Warn, &found, &remedy);
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 unseen = true;
@@ -70,16 +128,23 @@ pub(super) fn doors(config: &Config) -> Finding {
             }
             Err(e) => {
                 unseen = true;
-                finding =
-                    finding.and(Verdict::Fail, &format!("{key} ({}): {e}", path.display()), "mend the path or the file");
+                finding = finding.and(Verdict::Fail, &format!("{key} ({shown}): {e}"), "mend the path or the file");
             }
         }
+    }
+    let folder = &config.agent.data_dir;
+    if let (Some(user), Ok(about)) = (user, fs::metadata(folder))
+        && !may(user, &about, 7)
+    {
+        let shown = folder.display();
+        let found = format!("{shown} may not be written by the agent's user");
+        finding = finding.and(Verdict::Fail, &found, &format!("chown -R {} {shown}", user.0));
     }
     if unseen {
         return finding;
     }
     match check_doors(config) {
-        Err(error) => finding.and(Verdict::Fail, &format!("{error:#}"), "the agent does not start like this"),
+        Err(error) => finding.and(Verdict::Fail, &told(error.as_ref()), "mend it: the agent does not start like this"),
         Ok(()) => {
             let all = config.mqtt.listen.into_iter().chain([config.http.listen]);
             let open = all.filter(|address| !address.ip().to_canonical().is_loopback()).count();
@@ -100,17 +165,25 @@ pub(super) fn doors(config: &Config) -> Finding {
     }
 }
 
-/// Opens a file to see whether it can be read; gives its mode where it is a secret that everybody may read.
-fn file(path: &Path, secret: bool) -> io::Result<Option<u32>> {
-    let mode = File::open(path)?.metadata()?.permissions().mode() & 0o777;
-    Ok(Some(mode).filter(|mode| secret && mode & 0o004 != 0))
+/// Opens a file to see whether it can be read. What is no file is not opened: a pipe would wait for a writer.
+fn file(path: &Path) -> io::Result<Metadata> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    File::open(path)?.metadata()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use godwit_mesh::config::Loader;
 
     use super::*;
+
+    fn doors(config: &Config) -> Finding {
+        judge(config, None)
+    }
 
     fn with(set: &[(&str, &str)]) -> Config {
         let loader = set.iter().fold(Loader::new(), |loader, (key, value)| loader.flag(key, key, Some(*value)));
@@ -138,5 +211,41 @@ mod tests {
         }
         fs::remove_file(&token).expect("removed");
         assert_eq!(doors(&config).verdict, Verdict::Fail);
+        symlink(dir.path(), &token).expect("linked");
+        assert!(doors(&config).found.contains("no file"), "a folder");
+        let tokens = format!("hook={}", dir.path().join("none").display());
+        assert_eq!(doors(&with(&[("delivery.tokens", &tokens)])).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn what_the_agents_user_may_not_read_or_write_fails() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let token = dir.path().join("token");
+        fs::write(&token, "x").expect("written");
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        let config = with(&[("gateway.token-file", &text(&token)), ("agent.data-dir", &text(dir.path()))]);
+        let owner = fs::metadata(&token).expect("there");
+        let verdict = |mode, user: User| {
+            fs::set_permissions(&token, fs::Permissions::from_mode(mode)).expect("set");
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode | 0o700)).expect("set");
+            judge(&config, Some(&user)).verdict
+        };
+        let other = owner.uid() + 1;
+        assert_eq!(verdict(0o600, (owner.uid(), None)), Verdict::Ok);
+        assert_eq!(verdict(0o600, (other, None)), Verdict::Fail);
+        assert_eq!(verdict(0o670, (other, Some(vec![owner.gid()]))), Verdict::Ok);
+        assert_eq!(verdict(0o670, (other, Some(vec![owner.gid() + 1]))), Verdict::Fail);
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).expect("set");
+        assert!(judge(&config, Some(&(other, None))).remedy.contains(" && chmod 600"), "it goes on reading it");
+        fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("set");
+        let said = judge(&config, Some(&(other, Some(Vec::new()))));
+        assert!(said.found.contains("token-file") && said.remedy.contains("chown -R"), "{said:?}");
+    }
+
+    #[test]
+    fn without_a_configuration_nothing_that_depends_on_it_is_well_or_ill() {
+        let of = |check| without_config(Finding::fail(check, "taken", "stop it")).verdict;
+        assert_eq!((of("ports"), of("kernel")), (Verdict::Unknown, Verdict::Fail));
+        assert_eq!(without_config(Finding::ok("memory", "enough")).verdict, Verdict::Unknown);
     }
 }

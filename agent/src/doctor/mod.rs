@@ -8,6 +8,7 @@ mod doors;
 mod subject;
 mod together;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,8 @@ use godwit_mesh::{config::Size, http::Limits, observe, process};
 use tokio::sync::mpsc::Sender;
 
 use crate::config::Config;
+use crate::identity;
+use doors::AS_ROOT;
 pub use subject::Subject;
 
 /// How long the agent's writing is watched when it has not been running for long.
@@ -93,7 +96,7 @@ pub fn run(subject: Subject, args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 pub async fn examine(subject: Subject, endurance: Option<u64>) -> Report {
     let (send, mut receive) = tokio::sync::mpsc::channel(ORDER.len());
     let mut ended = tokio::task::JoinSet::new();
-    let shown = subject.shown.clone();
+    let (shown, wrong, https) = (subject.shown.clone(), subject.wrong.is_some(), https(&subject.config));
     let subject = std::sync::Arc::new(subject);
     for work in [board as fn(&Subject, &Sender<Finding>, Option<u64>), disk] {
         let (subject, send) = (subject.clone(), send.clone());
@@ -114,9 +117,15 @@ pub async fn examine(subject: Subject, endurance: Option<u64>) -> Report {
         }
     }
     for check in ORDER {
-        if check != IF_TLS && !findings.iter().any(|finding| finding.check == check) {
+        let told = findings.iter().any(|finding| finding.check == check);
+        if check != IF_TLS && !told {
             findings.push(missing(check));
+        } else if https && !told {
+            findings.push(Finding::unknown(IF_TLS, "the gateway was not reached", "see name and gateway"));
         }
+    }
+    if wrong {
+        findings = findings.into_iter().map(doors::without_config).collect();
     }
     findings.sort_by_key(|finding| ORDER.iter().position(|check| *check == finding.check));
     Report { version: env!("CARGO_PKG_VERSION"), subject: shown, findings }
@@ -137,6 +146,33 @@ fn now() -> Option<u64> {
     (now.saturating_mul(1000) >= EARLIEST_VALID_MS).then_some(now)
 }
 
+fn https(config: &Config) -> bool {
+    config.gateway.url.as_ref().is_some_and(|url| url.starts_with("https:"))
+}
+
+/// The agent's id, empty where it has yet to make itself one; or what is wrong with the file that has it.
+fn id(config: &Config) -> Result<String, (Verdict, String, &'static str)> {
+    if let Some(id) = &config.agent.id {
+        return Ok(id.clone());
+    }
+    let wrong = |e: std::io::Error| match e.kind() {
+        ErrorKind::PermissionDenied => (Verdict::Unknown, "agent-id may not be read by this user".to_owned(), AS_ROOT),
+        _ => (Verdict::Fail, format!("agent-id: {e}"), "set agent.id, or remove what is there"),
+    };
+    let kept = match std::fs::read(config.agent.data_dir.join(identity::FILE)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        kept => kept.map_err(wrong)?,
+    };
+    match identity::parse(&String::from_utf8_lossy(&kept)) {
+        Ok(Some(id)) => Ok(id.to_string()),
+        Ok(None) => {
+            let found = "agent-id is damaged: the agent makes itself a new id, and the gateway takes it for another";
+            Err((Verdict::Warn, found.to_owned(), "to keep the old one, set agent.id"))
+        }
+        Err(error) => Err((Verdict::Fail, process::told(error.as_ref()), "mend it: the agent does not start like this")),
+    }
+}
+
 /// Who has the data folder.
 fn keeper(config: &Config) -> Keeper {
     doctor::keeper(&config.agent.data_dir)
@@ -148,7 +184,7 @@ fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
         let _ = send.blocking_send(finding);
     };
     let config = &subject.config;
-    let keeper = keeper(config);
+    let keeper = subject.keeper();
     let running = keeper.process();
     let mqtt = if config.mqtt.listen.is_some() { config.mqtt.max_connections } else { 0 };
     let connections = mqtt.saturating_add(config.http.max_connections) as u64;
@@ -158,10 +194,9 @@ fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
     tell(doctor::memory(running, connections, batch.max(Limits::default().bodies_bytes as u64)));
     tell(doctor::entropy());
     tell(doctor::files(running, connections));
-    let https = config.gateway.url.as_ref().is_some_and(|url| url.starts_with("https:"));
-    tell(doctor::clock(&config.agent.data_dir, https));
+    tell(doctor::clock(&config.agent.data_dir, https(config)));
     tell(doors::config(subject));
-    tell(doors::doors(config));
+    tell(doors::doors(config, running));
     let files = [
         ("mqtt.tls-cert", &config.mqtt.tls_cert, Owner::Ours),
         ("http.tls-cert", &config.http.tls_cert, Owner::Ours),
@@ -187,17 +222,17 @@ fn disk(subject: &Subject, send: &Sender<Finding>, endurance: Option<u64>) {
     let begun = std::time::Instant::now();
     let place = match Place::of(&config.agent.data_dir) {
         Ok(place) => place,
-        Err(why) => {
-            let remedy = "set agent.data-dir, or run it as root or as the agent's user";
-            for check in ["storage", "fdatasync", "room", "flash"] {
-                tell(Finding::unknown(check, why.clone(), remedy));
+        Err(storage) => {
+            tell(*storage);
+            for check in ["fdatasync", "room", "flash"] {
+                tell(Finding::unknown(check, "the data folder cannot be used", "see storage"));
             }
             return;
         }
     };
     tell(doctor::storage(&place));
     tell(doctor::fdatasync(&place));
-    tell(doctor::room(&place, &config.storage));
+    tell(worse(doctor::room(&place, &config.storage), id(config).err()));
     tell(doctor::flash(&place, &rate(config, before, begun), doctor::machine_up(), endurance));
 }
 
@@ -223,5 +258,52 @@ fn worse(one: Finding, other: Option<(Verdict, String, &str)>) -> Finding {
     match other {
         Some((verdict, found, remedy)) => one.and(verdict, &found, remedy),
         None => one,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::Flags;
+
+    fn subject() -> Subject {
+        Subject::of_flags(Flags::default()).expect("the defaults")
+    }
+
+    fn verdict<'a>(report: &'a Report, check: &str) -> (&'a Finding, Verdict) {
+        let finding = report.findings.iter().find(|finding| finding.check == check).expect("a line for each check");
+        (finding, finding.verdict)
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_looked_at_has_its_line_and_a_remedy_all_the_same() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut subject = subject();
+        subject.config.agent.data_dir = dir.path().join("file");
+        std::fs::write(&subject.config.agent.data_dir, "").expect("written");
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+        subject.config.gateway.url = Some(format!("https://{nobody}"));
+        let report = examine(subject, None).await;
+        assert_eq!(verdict(&report, "storage").1, Verdict::Fail);
+        for check in ["fdatasync", "room", "flash", IF_TLS] {
+            let (finding, verdict) = verdict(&report, check);
+            assert!(verdict == Verdict::Unknown && !finding.remedy.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_with_which_the_agent_does_not_start_fails_and_a_damaged_one_warns() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut config = subject().config;
+        config.agent.data_dir = dir.path().to_owned();
+        assert_eq!(id(&config), Ok(String::new()), "none yet");
+        let with = |text: &[u8]| {
+            std::fs::write(dir.path().join(identity::FILE), text).expect("written");
+            id(&config)
+        };
+        assert_eq!(with(b"boat-7\n"), Ok("boat-7".to_owned()));
+        assert_eq!(with(b"").expect_err("damaged").0, Verdict::Warn);
+        let (verdict, found, _) = with(b"Boat 7\n").expect_err("wrong");
+        assert!(verdict == Verdict::Fail && found.contains("agent-id") && found.contains("set agent.id"), "{found}");
     }
 }

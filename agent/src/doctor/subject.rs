@@ -1,14 +1,21 @@
 //! Whose configuration is looked at: that of the flags given, or that of an agent that runs.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use anyhow::Context;
-use godwit_mesh::doctor::{Process, listener_pid};
-use godwit_mesh::door::ClientTls;
+use godwit_mesh::config::ConfigError;
+use godwit_mesh::doctor::{self, Keeper, Process, Verdict, listener_pid};
+use godwit_mesh::door::{ClientTls, bare};
+use godwit_mesh::process::told;
 
+use super::doors::AS_ROOT;
 use crate::config::Config;
-use crate::flags::Flags;
+use crate::flags::{Flags, is_program};
+
+/// What to do about an agent whose files are not ours.
+pub(super) const INSIDE: &str = "run godwit-agent doctor inside of it";
 
 /// The configuration that an installed agent's unit names.
 const INSTALLED: &str = "/etc/godwit/agent.toml";
@@ -20,8 +27,10 @@ pub struct Subject {
     pub shown: String,
     /// The configuration; the defaults where it is wrong.
     pub config: Config,
-    /// Why the configuration cannot be used.
-    pub wrong: Option<String>,
+    /// Why the configuration cannot be used, and what to do.
+    pub wrong: Option<(Verdict, String, &'static str)>,
+    /// The agent that runs, if it was looked for.
+    process: Option<Process>,
     /// What looks like a mistake in the environment.
     pub warnings: Vec<String>,
     /// Where the running agent is asked, unless its configuration says it.
@@ -46,25 +55,48 @@ impl Subject {
     }
 
     /// The configuration of the agent that listens at `server` on this machine, as it was started; where none does and no server
-    /// was asked for, the installed configuration, or no file.
+    /// was asked for, the installed configuration, or no file. A server that was asked for and is no agent here is a finding.
     ///
     /// # Errors
-    /// When a server was asked for and is no agent on this machine.
+    /// When not even the defaults can be had.
     pub fn of_running(server: Option<&str>, default: &str) -> anyhow::Result<Self> {
-        let found = running(server.unwrap_or(default));
-        let process = match (found, server) {
-            (Ok(process), _) => process,
-            (Err(error), Some(_)) => return Err(error),
-            (Err(_), None) => {
-                let config = Some(Path::new(INSTALLED)).filter(|path| path.exists()).map(Path::to_owned);
-                return Self::of_flags(Flags { config, ..Flags::default() });
+        match (Self::of_listener(server.unwrap_or(default)), server) {
+            (Ok(subject), _) => Ok(subject),
+            (Err(error), Some(server)) => {
+                let subject = Self::new(format!("the agent at {}", bare(server)), Flags::default(), [])?;
+                let unseen = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+                let (verdict, remedy) = if unseen {
+                    (Verdict::Unknown, AS_ROOT)
+                } else {
+                    (Verdict::Fail, "give the agent's --config, or the --server where it listens")
+                };
+                Ok(Self { wrong: Some((verdict, told(error.as_ref()), remedy)), ..subject })
             }
-        };
+            (Err(_), None) => {
+                let config = Path::new(INSTALLED);
+                let there = !matches!(config.try_exists(), Ok(false));
+                Self::of_flags(Flags { config: there.then(|| config.to_owned()), ..Flags::default() })
+            }
+        }
+    }
+
+    fn of_listener(server: &str) -> anyhow::Result<Self> {
+        let process = running(server)?;
         let words = process.arguments().unwrap_or_default();
-        let flags = Flags::of_line(&words).with_context(|| {
-            format!("process {} was started as `{}`: give the agent's --config", process.pid, words.join(" "))
+        // What others were started with is not for us to tell.
+        let agent = process.name == "godwit-agent"
+            || process.name.starts_with("qemu-") && words.iter().any(|word| is_program(word));
+        let flags = Flags::of_line(&words).filter(|_| agent);
+        let flags = flags.with_context(|| {
+            format!("{} (process {}) listens at {}, and is no godwit-agent", process.name, process.pid, bare(server))
         })?;
-        let mut shown = format!("the running agent, process {}: {}", process.pid, words.join(" "));
+        let line: Vec<String> = words.iter().map(|word| bare(word)).collect();
+        let mut shown = format!("the running agent, process {}: {}", process.pid, line.join(" "));
+        if process.apart() {
+            let wrong = "the agent runs in a container, with files of its own".to_owned();
+            let subject = Self::new(shown, Flags::default(), [])?;
+            return Ok(Self { wrong: Some((Verdict::Unknown, wrong, INSIDE)), ..subject });
+        }
         let environment = process.environment().unwrap_or_else(|| {
             shown.push_str(" (its environment cannot be read by this user)");
             Vec::new()
@@ -73,31 +105,53 @@ impl Subject {
         if let Some(folder) = process.folder() {
             std::env::set_current_dir(&folder).with_context(|| format!("going to {}", folder.display()))?;
         }
-        Self::new(shown, flags, environment)
+        Ok(Self { process: Some(process), ..Self::new(shown, flags, environment)? })
+    }
+
+    /// Who has the data folder: where its lock is not seen, the agent that was found by its port.
+    pub(super) fn keeper(&self) -> Keeper {
+        match (doctor::keeper(&self.config.agent.data_dir), &self.process) {
+            (Keeper::Nobody | Keeper::Unseen, Some(process)) => Keeper::Process(process.clone()),
+            (keeper, _) => keeper,
+        }
     }
 
     fn new(shown: String, flags: Flags, environment: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Self> {
         let (loaded, wrong) = match flags.load(environment) {
             Ok(loaded) => (loaded, None),
-            Err(error) => (Flags::default().load([]).context("the defaults")?, Some(error.to_string())),
+            Err(error) => {
+                let (verdict, remedy) = match &error {
+                    ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                        (Verdict::Unknown, AS_ROOT)
+                    }
+                    ConfigError::Read { .. } => (Verdict::Fail, "--config names the agent's file"),
+                    _ => (Verdict::Fail, "mend that line"),
+                };
+                (Flags::default().load([]).context("the defaults")?, Some((verdict, error.to_string(), remedy)))
+            }
         };
         let (config, warnings) = loaded;
         let token = std::env::var("GODWIT_TOKEN").ok().filter(|token| !token.is_empty());
-        Ok(Self { shown, config, wrong, warnings, server: None, token, trust: ClientTls::new(None) })
+        Ok(Self { shown, config, wrong, warnings, process: None, server: None, token, trust: ClientTls::new(None) })
     }
 }
 
 /// The process that listens at a URL of this machine.
 fn running(server: &str) -> anyhow::Result<Process> {
-    let (scheme, rest) = server.split_once("://").with_context(|| format!("{server} is not a URL"))?;
+    let (scheme, rest) = server.split_once("://").with_context(|| format!("{} is not a URL", bare(server)))?;
     let place = rest.split('/').next().unwrap_or_default();
+    let place = place.rsplit('@').next().unwrap_or_default();
     let default = if scheme == "https" { 443 } else { 80 };
     let addresses: Vec<SocketAddr> = match place.to_socket_addrs() {
         Ok(found) => found.collect(),
         Err(_) => (place, default).to_socket_addrs().with_context(|| format!("looking up {place}"))?.collect(),
     };
+    if addresses.iter().any(|address| doctor::held_unseen(*address)) {
+        let why = format!("who listens at {place} cannot be seen by this user");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into());
+    }
     let pid = addresses.into_iter().find_map(listener_pid).with_context(|| {
-        format!("no process on this machine is seen to listen at {server}: the doctor looks at the board that it runs on (as root it sees all)")
+        format!("no process on this machine listens at {place}: the doctor looks at the board that it runs on")
     })?;
     Process::of(pid).with_context(|| format!("process {pid} is gone"))
 }
@@ -107,13 +161,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_elsewhere_is_refused_and_a_wrong_file_is_a_finding() {
-        let error = format!("{:#}", Subject::of_running(Some("http://127.0.0.1:1"), "").expect_err("nobody there"));
-        assert!(error.contains("127.0.0.1:1") && error.contains("board"), "{error}");
+    fn a_server_elsewhere_and_a_wrong_or_absent_file_are_findings() {
+        let subject = Subject::of_running(Some("http://u:s3cr3t@127.0.0.1:1"), "").expect("a finding");
+        assert!(!format!("{subject:?}").contains("s3cr3t"), "{subject:?}");
+        let (verdict, why, _) = subject.wrong.expect("nobody there");
+        assert!(verdict == Verdict::Fail && why.contains("127.0.0.1:1") && why.contains("board"), "{why}");
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("agent.toml");
         std::fs::write(&path, "[agent]\nidd = \"x\"\n").expect("written");
-        let subject = Subject::of_flags(Flags { config: Some(path), ..Flags::default() }).expect("defaults");
-        assert!(subject.wrong.is_some_and(|why| why.contains("agent.idd")));
+        let of = |path| Subject::of_flags(Flags { config: Some(path), ..Flags::default() }).expect("defaults").wrong;
+        assert!(of(path).is_some_and(|(_, why, _)| why.contains("agent.idd")));
+        assert!(
+            of(dir.path().join("none"))
+                .is_some_and(|(_, why, remedy)| why.contains("No such file") && remedy.contains("--config"))
+        );
+    }
+
+    #[test]
+    fn a_stranger_on_the_agents_port_is_no_agent() {
+        let stranger = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = format!("http://{}", stranger.local_addr().expect("an address"));
+        let (verdict, why, _) = Subject::of_running(Some(&server), "").expect("a finding").wrong.expect("a stranger");
+        assert_eq!(verdict, Verdict::Fail);
+        let words = std::env::args().next().expect("a program");
+        assert!(why.contains("no godwit-agent") && !why.contains(&words), "{why}");
+        let subject = Subject::of_running(None, &server).expect("the installed one or the defaults");
+        assert!(subject.process.is_none(), "{subject:?}");
     }
 }

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use godwit_mesh::doctor::{self, Endpoint, Finding, Keeper, Process, Verdict};
+use godwit_mesh::doctor::{self, Endpoint, FetchError, Finding, Keeper, Process, Verdict};
 use godwit_mesh::door::ClientTls;
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
-use super::{Subject, keeper, now, worse};
+use super::subject::INSIDE;
+use super::{Subject, id, now, worse};
 use crate::config::Config;
 
 const VERSIONS: &str = "versions";
@@ -17,10 +18,14 @@ type Version = Result<String, String>;
 
 /// Asks both and tells what they say.
 pub(super) async fn together(subject: &Subject, send: &Sender<Finding>) {
-    let (agent, (findings, gateway)) = tokio::join!(agent(subject), way(&subject.config));
-    let (agent, version) = agent;
+    let told = async {
+        let (finding, version) = agent(subject).await;
+        let _ = send.send(finding).await;
+        version
+    };
+    let (version, (findings, gateway)) = tokio::join!(told, way(&subject.config, send));
     let versions = versions(env!("CARGO_PKG_VERSION"), version.as_ref(), gateway.as_ref());
-    for finding in [agent].into_iter().chain(findings).chain([versions]) {
+    for finding in findings.into_iter().chain([versions]) {
         let _ = send.send(finding).await;
     }
 }
@@ -28,14 +33,23 @@ pub(super) async fn together(subject: &Subject, send: &Sender<Finding>) {
 /// The agent that runs, its link, and its version; no version where none runs.
 async fn agent(subject: &Subject) -> (Finding, Option<Version>) {
     const CHECK: &str = "agent";
-    let config = subject.config.clone();
-    let kept = tokio::task::spawn_blocking(move || keeper(&config)).await.unwrap_or(Keeper::Unseen);
+    let asked = subject.clone();
+    let kept = tokio::task::spawn_blocking(move || match asked.keeper() {
+        Keeper::Nobody if doctor::held_unseen(asked.config.http.listen) => Keeper::Unseen,
+        kept => kept,
+    });
+    let kept = kept.await.unwrap_or(Keeper::Unseen);
     let folder = subject.config.agent.data_dir.display();
     let process = match kept {
         Keeper::Nobody => return (Finding::ok(CHECK, format!("none runs on {folder}")), None),
         Keeper::Unseen => {
-            let finding = Finding::unknown(CHECK, format!("{folder} may not be looked at by this user"), "run it as root");
+            let finding =
+                Finding::unknown(CHECK, format!("who has {folder} cannot be seen by this user"), "run it as root");
             return (finding, Some(Err("not known".to_owned())));
+        }
+        Keeper::Process(process) if process.apart() => {
+            let found = format!("{} (process {}) runs in a container", process.name, process.pid);
+            return (Finding::unknown(CHECK, found, INSIDE), Some(Err("not known".to_owned())));
         }
         Keeper::Process(process) => process,
     };
@@ -47,9 +61,12 @@ async fn agent(subject: &Subject) -> (Finding, Option<Version>) {
             let status: Value = serde_json::from_slice(&status).unwrap_or_default();
             (worse(finding, link(status.get("link"), subject.config.gateway.url.is_some())), Some(version))
         }
-        Err(why) => {
-            let remedy = "GODWIT_TOKEN or --token-file shows a token, --server and --ca-file say where and whom to trust";
-            (finding.and(Verdict::Unknown, &format!("its status is not known: {why}"), remedy), Some(Err(why)))
+        Err((verdict, why)) => {
+            let remedy = match verdict {
+                Verdict::Fail => "restart it; see its log",
+                _ => "GODWIT_TOKEN or --token-file shows a token, --server and --ca-file say where and whom to trust",
+            };
+            (finding.and(verdict, &format!("its status is not known: {why}"), remedy), Some(Err(why)))
         }
     }
 }
@@ -69,20 +86,39 @@ fn link(link: Option<&Value>, wanted: bool) -> Option<(Verdict, String, &'static
         "up" => Some((Verdict::Ok, "its link is up".to_owned(), "")),
         "held" => Some((Verdict::Warn, "its link is held by hand".to_owned(), "godwit link resume")),
         state => {
-            Some((Verdict::Warn, format!("its link is {state}: {}", text("error")), "events wait, and go up by themselves"))
+            let why = text("error");
+            let (verdict, remedy) = if ["answers 401", "answers 403", "token-file"].iter().any(|sign| why.contains(sign)) {
+                let known = "the gateway must know this agent's token: `godwit token` there, gateway.token-file here";
+                (Verdict::Fail, known)
+            } else {
+                (Verdict::Warn, "events wait, and go up by themselves")
+            };
+            Some((verdict, format!("its link is {state}: {why}"), remedy))
         }
     }
 }
 
-async fn status(subject: &Subject) -> Result<Vec<u8>, String> {
+/// What the agent says of itself, or how bad it is that it does not.
+async fn status(subject: &Subject) -> Result<Vec<u8>, (Verdict, String)> {
+    let silent = |error: FetchError| {
+        let why = error.to_string();
+        let dead =
+            matches!(error, FetchError::Connect { .. } | FetchError::Http { .. }) || why.contains("no answer within");
+        (if dead { Verdict::Fail } else { Verdict::Unknown }, why)
+    };
+    let untold = |why: String| (Verdict::Unknown, why);
     let url = match &subject.server {
         Some(url) => url.clone(),
         None => own_url(&subject.config),
     };
-    let endpoint = Endpoint::new(&url, subject.trust.clone()).map_err(|e| e.to_string())?;
-    let addresses = endpoint.resolve().await.map_err(|e| e.to_string())?;
-    let answer = endpoint.get(&addresses, "/status", subject.token.as_deref()).await.map_err(|e| e.to_string())?;
-    if answer.status == 200 { Ok(answer.body) } else { Err(format!("/status answers {}", answer.status)) }
+    let endpoint = Endpoint::new(&url, subject.trust.clone()).map_err(|e| untold(e.to_string()))?;
+    let addresses = endpoint.resolve().await.map_err(|e| untold(e.to_string()))?;
+    let answer = endpoint.get(&addresses, "/status", subject.token.as_deref()).await.map_err(silent)?;
+    match serde_json::from_slice::<Value>(&answer.body) {
+        _ if answer.status != 200 => Err(untold(format!("/status answers {}", answer.status))),
+        Ok(status) if status.get("link").is_some() => Ok(answer.body),
+        _ => Err(untold(format!("what answers at {} is no agent", endpoint.shown()))),
+    }
 }
 
 /// Where the agent of this configuration is reached from its own machine.
@@ -98,20 +134,21 @@ fn own_url(config: &Config) -> String {
 }
 
 /// The way to the gateway, and its version; no version where there is no gateway.
-async fn way(config: &Config) -> (Vec<Finding>, Option<Version>) {
+async fn way(config: &Config, send: &Sender<Finding>) -> (Vec<Finding>, Option<Version>) {
     let Some(url) = &config.gateway.url else {
         let alone = "no gateway is configured: the agent works alone, and events wait";
         return (vec![Finding::ok("name", "nothing to look up"), Finding::ok("gateway", alone)], None);
     };
     let unknown = |why: &str| Some(Err(why.to_owned()));
-    let endpoint = match Endpoint::new(url, ClientTls::new(config.gateway.ca_file.as_deref())) {
-        Ok(endpoint) => endpoint,
-        Err(error) => {
-            let findings = vec![
-                Finding::unknown("name", "gateway.url is no URL", ""),
-                Finding::fail("gateway", format!("gateway.url: {error}"), "mend it"),
-            ];
-            return (findings, unknown("it has no URL"));
+    // A pipe would be read for ever.
+    let odd = config.gateway.ca_file.as_deref().filter(|file| file.exists() && !file.is_file());
+    let endpoint = match (Endpoint::new(url, ClientTls::new(config.gateway.ca_file.as_deref())), odd) {
+        (Ok(endpoint), None) => endpoint,
+        (made, _) => {
+            let why = made.map_or_else(|e| format!("gateway.url: {e}"), |_| "gateway.ca-file is no file".to_owned());
+            let findings =
+                vec![Finding::unknown("name", "not looked up", "see gateway"), Finding::fail("gateway", why, "mend it")];
+            return (findings, unknown("it cannot be asked"));
         }
     };
     let (name, addresses): (Finding, Vec<SocketAddr>) = match doctor::name(&endpoint).await {
@@ -121,12 +158,16 @@ async fn way(config: &Config) -> (Vec<Finding>, Option<Version>) {
             return (vec![failed, gateway], unknown("it has no address"));
         }
     };
-    let file = config.gateway.token_file.clone();
-    let token = tokio::task::spawn_blocking(move || file.and_then(|file| std::fs::read_to_string(file).ok()));
-    // One that cannot be read is the matter of the check of the doors.
-    let token = token.await.ok().flatten().map(|token| token.trim().to_owned());
-    let asked = doctor::gateway(&endpoint, &addresses, token.as_deref(), now()).await;
-    (std::iter::once(name).chain(asked.findings).collect(), Some(asked.version))
+    let _ = send.send(name).await;
+    let config = config.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let file = config.gateway.token_file.as_ref().filter(|file| file.is_file());
+        (file.and_then(|file| std::fs::read_to_string(file).ok()), id(&config).ok())
+    });
+    // What cannot be read is the matter of other checks.
+    let (token, id) = read.await.unwrap_or_default();
+    let asked = doctor::gateway(&endpoint, &addresses, token.as_deref().map(str::trim), id.as_deref(), now()).await;
+    (asked.findings, Some(asked.version))
 }
 
 /// Whether this program, the running agent and the gateway fit. They talk across versions; but what is mended is so only where it
@@ -148,7 +189,7 @@ fn versions(ours: &str, agent: Option<&Version>, gateway: Option<&Version>) -> F
     finding = finding.with("agent", agent_is.clone()).with("gateway", gateway_is.clone());
     let unseen = |version: Option<&Version>| version.is_some_and(Result::is_err);
     if unseen(agent) || unseen(gateway) {
-        finding = finding.and(Verdict::Unknown, "", "");
+        finding = finding.and(Verdict::Unknown, "", "see agent and gateway");
     }
     if agent_is.as_deref().is_some_and(|agent| agent != ours) {
         finding = finding.and(
@@ -195,6 +236,10 @@ mod tests {
         let of =
             |state: &str| link(Some(&serde_json::json!({ "state": state, "error": "refused" })), true).expect("a link").0;
         assert_eq!((of("up"), of("down"), of("held")), (Verdict::Ok, Verdict::Warn, Verdict::Warn));
+        for error in ["the gateway answers 401 Unauthorized: no such token", "gateway.token-file /x: No such file"] {
+            let said = link(Some(&serde_json::json!({ "state": "down", "error": error })), true).expect("a link");
+            assert!(said.0 == Verdict::Fail && said.2.contains("godwit token"), "{said:?}");
+        }
         let alone = link(Some(&serde_json::json!({ "state": "down" })), false).expect("a link");
         assert_eq!(alone.0, Verdict::Ok);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_mesh::door::{ClientTls, TlsError};
+use godwit_mesh::door::{ClientTls, TlsError, bare};
 use godwit_mesh::sync::{CONTENT_TYPE, SyncError};
 use http::header::{AUTHORIZATION, CONTENT_TYPE as CONTENT_TYPE_HEADER, HOST};
 use http::{Method, Request, StatusCode, Uri};
@@ -131,12 +131,11 @@ impl Target {
     /// Its URL, without user name and password.
     pub(super) fn shown(&self) -> String {
         let scheme = if self.https { "https" } else { "http" };
-        let place = self.authority.rsplit('@').next().unwrap_or_default();
-        format!("{scheme}://{place}{}", self.prefix)
+        bare(&format!("{scheme}://{}", self.authority)) + &self.prefix
     }
 
     pub(super) fn new(url: &str, tls: ClientTls, token_file: Option<std::path::PathBuf>) -> Result<Self, LinkError> {
-        let bad = || LinkError::Url(url.to_owned());
+        let bad = || LinkError::Url(bare(url));
         let uri: Uri = url.parse().map_err(|_| bad())?;
         let https = match uri.scheme_str() {
             Some("https") => true,

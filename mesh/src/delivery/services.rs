@@ -106,6 +106,7 @@ mod tests {
     fn what_is_no_url_is_refused_at_the_start() {
         assert!(services(&[("a", "10.0.0.7")], None).expect_err("no URL").starts_with("services.\"a\""));
         assert!(services(&[("a", "mqtt:///x")], None).is_err());
+        assert!(!services(&[("a", "ftp://u:s3cr3t@h")], None).expect_err("not HTTP").contains("s3cr3t"));
         assert!(services(&[], Some("{name}")).expect_err("no URL").starts_with("resolve.service-template"));
     }
 }

@@ -72,6 +72,9 @@ pub fn certificates(chains: &[Chain<'_>], now: Option<u64>) -> Finding {
 }
 
 fn read(path: &Path) -> Result<Vec<Option<Certificate>>, PemError> {
+    if !std::fs::metadata(path).map_err(PemError::Io)?.is_file() {
+        return Err(PemError::Io(io::Error::other("it is no file")));
+    }
     let found: Vec<_> = CertificateDer::pem_file_iter(path)?.collect::<Result<_, _>>()?;
     if found.is_empty() { Err(PemError::NoItemsFound) } else { Ok(found.iter().map(|der| parse(der)).collect()) }
 }
@@ -79,7 +82,8 @@ fn read(path: &Path) -> Result<Vec<Option<Certificate>>, PemError> {
 fn judge(read: &[Option<Certificate>], owner: Owner, now: Option<u64>) -> (Verdict, String, &'static str) {
     let all: Option<Vec<&Certificate>> = read.iter().map(Option::as_ref).collect();
     let Some(all) = all else {
-        return (Verdict::Unknown, "holds a certificate that is not understood".to_owned(), "");
+        let remedy = "openssl x509 -noout -dates tells when it ends";
+        return (Verdict::Unknown, "holds a certificate that is not understood".to_owned(), remedy);
     };
     if owner == Owner::Ours && all.windows(2).any(|pair| matches!(pair, [one, next] if one.issuer != next.subject)) {
         let remedy = "put the server's certificate first, then the one that signed it, and so on";
@@ -88,18 +92,24 @@ fn judge(read: &[Option<Certificate>], owner: Owner, now: Option<u64>) -> (Verdi
     let Some(now) = now.and_then(|now| i64::try_from(now).ok()) else {
         return (Verdict::Unknown, "cannot be judged: the clock is not set".to_owned(), "set the clock");
     };
-    // Of our own chain each must hold; of authorities one that holds may be enough. Of those that stand alike, the first to end counts.
-    let worst = all.iter().max_by_key(|one| (one.standing(now).0, std::cmp::Reverse(one.until)));
-    let worst = worst.map_or((Verdict::Unknown, String::new()), |one| one.standing(now));
+    // Of our own chain each must hold; of authorities one that holds may be enough.
+    let one = worst(all.iter().copied(), now);
+    let early = one.is_some_and(|one| now < one.from);
     let some = all.iter().any(|one| one.standing(now).0 < Verdict::Fail);
-    match (owner, worst) {
+    match (owner, one.map_or((Verdict::Unknown, String::new()), |one| one.standing(now))) {
         (_, (Verdict::Ok, found)) => (Verdict::Ok, found, ""),
         (Owner::Trusted, (Verdict::Fail, found)) if some => {
             (Verdict::Warn, format!("holds one that {found}, beside others that hold"), "take it out")
         }
+        (_, (verdict, found)) if early => (verdict, found, "set the clock"),
         (Owner::Ours, (verdict, found)) => (verdict, found, "renew it; kill -HUP makes the agent read it again"),
         (Owner::Trusted, (verdict, found)) => (verdict, found, "get the authority's new certificate"),
     }
+}
+
+/// The one that stands worst; of those that stand alike, the first to end.
+pub(super) fn worst<'a>(all: impl Iterator<Item = &'a Certificate>, now: i64) -> Option<&'a Certificate> {
+    all.max_by_key(|one| (one.standing(now).0, std::cmp::Reverse(one.until)))
 }
 
 impl Certificate {
@@ -109,7 +119,7 @@ impl Certificate {
         if now < self.from {
             return (
                 Verdict::Fail,
-                format!("is not valid before {} from now: is the clock right?", long(span(now, self.from))),
+                format!("is not valid until {} from now: is the clock right?", long(span(now, self.from))),
             );
         }
         if now > self.until {
@@ -214,6 +224,17 @@ mod tests {
         assert_eq!(look(&server, Owner::Ours, Some(1)).verdict, Verdict::Fail, "not valid yet");
         assert_eq!(look(&server, Owner::Ours, None).verdict, Verdict::Unknown, "without a clock");
         assert_eq!(look("nonsense", Owner::Ours, NOW).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn before_a_certificate_is_valid_it_is_the_clock_that_is_to_be_set() {
+        let server = pair(2030).0;
+        // 2019-12-01, a month before it.
+        for owner in [Owner::Ours, Owner::Trusted] {
+            let early = look(&server, owner, Some(1_575_158_400));
+            assert_eq!((early.verdict, early.remedy.as_str()), (Verdict::Fail, "http.tls-cert: set the clock"));
+            assert!(early.found.contains("not valid until 31 days from now"), "{}", early.found);
+        }
     }
 
     #[test]

@@ -69,7 +69,11 @@ fn judge(seen: &Seen, set: bool, https: bool) -> Finding {
                 "run an NTP client (systemd-timesyncd, chrony), or ignore it if all is offline",
             )
             .with("synchronised", false),
-        None => finding.and(Verdict::Unknown, "the kernel does not tell whether it is synchronised", ""),
+        None => finding.and(
+            Verdict::Unknown,
+            "the kernel does not tell whether it is synchronised",
+            "ask the NTP client: timedatectl, chronyc tracking",
+        ),
     };
     match &seen.hardware {
         None => finding.and(Verdict::Ok, "no hardware clock: after a power cut it is wrong until NTP has answered", ""),
@@ -131,7 +135,8 @@ mod tests {
     #[test]
     fn a_clock_that_nobody_steers_or_that_went_back_is_told() {
         assert_eq!(judge(&Seen { steered: Some(false), ..seen(NOW) }, true, false).verdict, Verdict::Warn);
-        assert_eq!(judge(&Seen { steered: None, ..seen(NOW) }, true, false).verdict, Verdict::Unknown);
+        let untold = judge(&Seen { steered: None, ..seen(NOW) }, true, false);
+        assert!(untold.verdict == Verdict::Unknown && !untold.remedy.is_empty(), "{untold:?}");
         assert_eq!(judge(&Seen { written: Some(NOW + 3600), ..seen(NOW) }, true, false).verdict, Verdict::Warn);
         assert_eq!(judge(&Seen { written: Some(NOW + 2), ..seen(NOW) }, true, false).verdict, Verdict::Ok);
         let empty = Some(("rtc0".to_owned(), Some(5)));

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::STEP;
-use crate::door::ClientTls;
+use super::{LOOKUP, STEP};
+use crate::door::{ClientTls, bare};
 
 /// Largest answer, head included.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -95,7 +95,7 @@ impl Endpoint {
     /// # Errors
     /// [`FetchError::Url`].
     pub fn new(url: &str, tls: ClientTls) -> Result<Self, FetchError> {
-        let wrong = || FetchError::Url(format!("\"{url}\" is not http://host[:port] or https://host[:port]"));
+        let wrong = || FetchError::Url(format!("\"{}\" is not http://host[:port] or https://host[:port]", bare(url)));
         let url = Url::parse(url).map_err(|_| wrong())?;
         let https = match url.scheme() {
             "https" => true,
@@ -127,7 +127,7 @@ impl Endpoint {
     /// Its addresses.
     ///
     /// # Errors
-    /// [`FetchError::Name`], also after [`STEP`].
+    /// [`FetchError::Name`], also after [`LOOKUP`].
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, FetchError> {
         let name = match &self.host {
             Host::Ipv4(ip) => return Ok(vec![SocketAddr::new(IpAddr::V4(*ip), self.port)]),
@@ -135,7 +135,7 @@ impl Endpoint {
             Host::Domain(name) => name.as_str(),
         };
         let failed = |why: String| FetchError::Name { host: name.to_owned(), why };
-        let found = within(tokio::net::lookup_host((name, self.port))).await.map_err(failed)?;
+        let found = within(LOOKUP, tokio::net::lookup_host((name, self.port))).await.map_err(failed)?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(found) }
     }
@@ -145,21 +145,32 @@ impl Endpoint {
     /// # Errors
     /// See [`FetchError`]; each step has [`STEP`], all addresses together one.
     pub async fn get(&self, addresses: &[SocketAddr], path: &str, token: Option<&str>) -> Result<Answer, FetchError> {
+        self.ask("GET", addresses, path, token).await
+    }
+
+    /// The same with another method, and no body.
+    pub(super) async fn ask(
+        &self,
+        method: &str,
+        addresses: &[SocketAddr],
+        path: &str,
+        token: Option<&str>,
+    ) -> Result<Answer, FetchError> {
         let to = self.shown();
         let begun = Instant::now();
         let connect = |why| FetchError::Connect { to: to.clone(), why };
-        let tcp = within(TcpStream::connect(addresses)).await.map_err(connect)?;
+        let tcp = within(STEP, TcpStream::connect(addresses)).await.map_err(connect)?;
         let connected_in = begun.elapsed();
         let _ = tcp.set_nodelay(true);
         let (mut io, chain): (Box<dyn Io>, _) =
             if self.https { self.handshake(tcp).await? } else { (Box::new(tcp), Vec::new()) };
         let http = |why| FetchError::Http { to: to.clone(), why };
         let asked = async {
-            io.write_all(self.request(path, token).as_bytes()).await?;
+            io.write_all(self.request(method, path, token).as_bytes()).await?;
             io.flush().await?;
             read(&mut *io).await
         };
-        let (status, date, body) = within(asked).await.map_err(http)?;
+        let (status, date, body) = within(STEP, asked).await.map_err(http)?;
         Ok(Answer { status, date, body, chain, connected_in })
     }
 
@@ -171,26 +182,29 @@ impl Endpoint {
             Host::Ipv6(ip) => ServerName::from(IpAddr::V6(*ip)),
         };
         let config = self.tls.config(&[b"http/1.1"]).map_err(|e| failed(e.to_string()))?;
-        let stream = within(TlsConnector::from(config).connect(name, tcp)).await.map_err(failed)?;
+        let stream = within(STEP, TlsConnector::from(config).connect(name, tcp)).await.map_err(failed)?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.to_vec()).collect();
         Ok((Box::new(stream), chain))
     }
 
-    fn request(&self, path: &str, token: Option<&str>) -> String {
+    fn request(&self, method: &str, path: &str, token: Option<&str>) -> String {
         let default = if self.https { 443 } else { 80 };
         let host = if self.port == default { self.host.to_string() } else { self.shown() };
         let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
         let agent = concat!("godwit-doctor/", env!("CARGO_PKG_VERSION"));
-        let prefix = &self.prefix;
-        format!("GET {prefix}{path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {agent}\r\n{token}connection: close\r\n\r\n")
+        let length = if method == "GET" { "" } else { "content-length: 0\r\n" };
+        format!(
+            "{method} {}{path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {agent}\r\n{token}{length}connection: close\r\n\r\n",
+            self.prefix
+        )
     }
 }
 
-/// Waits no longer than [`STEP`].
-async fn within<T>(work: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(STEP, work).await {
+/// Waits no longer than `most`.
+async fn within<T>(most: Duration, work: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(most, work).await {
         Ok(done) => done.map_err(|e| e.to_string()),
-        Err(_) => Err(format!("no answer within {} s", STEP.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", most.as_secs())),
     }
 }
 
@@ -301,13 +315,17 @@ mod tests {
 
     #[test]
     fn a_request_names_its_host_as_the_url_does() {
-        let request = endpoint("https://mesh.example.org/base/").request("/healthz", Some("secret"));
+        let request = endpoint("https://mesh.example.org/base/").request("GET", "/healthz", Some("secret"));
         assert!(request.starts_with("GET /base/healthz HTTP/1.1\r\nhost: mesh.example.org\r\n"), "{request}");
         assert!(request.contains("authorization: Bearer secret\r\n"), "{request}");
-        assert!(endpoint("http://[::1]:8090").request("/", None).contains("host: [::1]:8090\r\n"));
+        assert!(endpoint("http://[::1]:8090").request("POST", "/", None).contains("host: [::1]:8090\r\n"));
         assert_eq!(endpoint("http://[::1]:8090").name(), None);
         for wrong in ["mesh", "ftp://x", "http://", "unix:/x"] {
             assert!(Endpoint::new(wrong, ClientTls::new(None)).is_err(), "{wrong}");
+        }
+        for wrong in ["ftp://u:s3cr3t@h", "http://u:s3cr3t@h:99999", "u:s3cr3t@h", "http://u:s3@cr3t@h h"] {
+            let error = Endpoint::new(wrong, ClientTls::new(None)).expect_err("no URL").to_string();
+            assert!(!error.contains("s3") && error.contains("h"), "{error}");
         }
     }
 

@@ -65,7 +65,11 @@ fn libc_version() -> String {
 
 fn judge_libc(found: &str, bits: u32) -> Finding {
     let Some(have) = found.strip_prefix("glibc ").and_then(version) else {
-        return if found == "musl" { Finding::ok("libc", found) } else { Finding::unknown("libc", found, "") };
+        return if found == "musl" {
+            Finding::ok("libc", found)
+        } else {
+            Finding::unknown("libc", found, "it must be glibc 2.28 or newer")
+        };
     };
     if have < OLDEST_GLIBC {
         Finding::fail(
@@ -105,7 +109,7 @@ fn judge_memory(
 ) -> Finding {
     const CHECK: &str = "memory";
     let (Some(total), Some(available)) = (total, available) else {
-        return Finding::unknown(CHECK, "/proc/meminfo does not tell", "");
+        return Finding::unknown(CHECK, "/proc/meminfo does not tell", "mount /proc");
     };
     // What the agent has already is its own to use.
     let room = available.saturating_add(own.unwrap_or(0)).min(limit.unwrap_or(u64::MAX));

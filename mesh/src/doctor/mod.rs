@@ -5,8 +5,9 @@
 //! cannot be seen, because the kernel does not tell or this user may not, is [`Verdict::Unknown`] and never `ok`. Nothing is
 //! changed: the one file that is written (to time the disk) loses its name before anything goes into it.
 //!
-//! Nothing hangs: each step on the network has [`STEP`], and whoever gathers the findings waits no longer than [`TOTAL`]; what
-//! blocks (a dead NFS server, a card that is dying) does so in a thread of its own and is reported as missing. Numbers that
+//! Nothing hangs: each step on the network has [`STEP`] (a look-up [`LOOKUP`]), and whoever gathers the findings waits no longer
+//! than [`TOTAL`]; what blocks (a dead NFS server, a card that is dying) does so in a thread of its own and is reported as
+//! missing. Numbers that
 //! are a matter of judgement (what is slow, what wears out) are constants beside the check.
 
 pub(crate) mod certificate;
@@ -32,7 +33,7 @@ pub use clock::clock;
 pub use fetch::{Answer, Endpoint, FetchError};
 pub use machine::{entropy, files, kernel, libc, memory};
 pub use place::{Place, storage};
-pub use ports::{Listener, Port, ports};
+pub use ports::{Listener, Port, held_unseen, ports};
 pub use processes::{Keeper, Process, keeper, listener_pid, machine_up};
 pub use report::{Finding, Report, Verdict};
 pub use room::room;
@@ -41,8 +42,14 @@ pub use units::{endurance, size};
 pub use way::{Gateway, gateway, name, version_in};
 pub use wear::{Counted, flash};
 
-/// How long one step on the network may take: a name look-up, TCP, a TLS handshake, an answer.
+/// How long one step on the network may take: TCP, a TLS handshake, an answer.
 pub const STEP: Duration = Duration::from_secs(5);
+
+/// How long a name look-up may take: with a dead name server first in `resolv.conf` the answer of the second takes 5 s and more.
+pub const LOOKUP: Duration = Duration::from_secs(12);
+
+/// How long all of the gateway's answers together may take: with the look-up less than [`TOTAL`].
+pub const GATEWAY: Duration = Duration::from_secs(16);
 
 /// How long all checks together may take; what has not been found out by then is reported as such.
 pub const TOTAL: Duration = Duration::from_secs(30);

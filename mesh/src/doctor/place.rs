@@ -1,5 +1,6 @@
 //! Where the data folder is: its file system, what lies below, and the medium at the bottom.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -42,10 +43,11 @@ impl Place {
     /// Finds out where a folder is. Blocks as long as its file system does.
     ///
     /// # Errors
-    /// What could not be read.
-    pub fn of(folder: &Path) -> Result<Self, String> {
+    /// The finding, where it is no folder or cannot be seen.
+    pub fn of(folder: &Path) -> Result<Self, Box<Finding>> {
         let there = existing(folder)?;
-        let text = std::fs::read("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
+        let text = std::fs::read("/proc/self/mountinfo")
+            .map_err(|e| Box::new(Finding::unknown(CHECK, format!("/proc/self/mountinfo: {e}"), "mount /proc")))?;
         let mounts = mounts::parse(&String::from_utf8_lossy(&text));
         let (layers, medium) = descend(&mounts, Path::new("/sys"), &there);
         Ok(Self { folder: folder.to_owned(), there, layers, medium })
@@ -75,16 +77,32 @@ impl Place {
 }
 
 /// The nearest folder above `folder`, or itself, that is there.
-fn existing(folder: &Path) -> Result<PathBuf, String> {
-    let whole = std::path::absolute(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+fn existing(folder: &Path) -> Result<PathBuf, Box<Finding>> {
+    let none = |path: &Path, why: &str| {
+        let remedy = "move away what is there, mount the disk that it should be on, or set agent.data-dir";
+        Box::new(Finding::fail(CHECK, format!("agent.data-dir is not a folder: {} {why}", path.display()), remedy))
+    };
+    let whole = std::path::absolute(folder).map_err(|e| none(folder, &e.to_string()))?;
     for path in whole.ancestors() {
         match std::fs::canonicalize(path) {
-            Ok(there) => return Ok(there),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(format!("{}: {e}", path.display())),
+            Ok(there) if there.is_dir() => return Ok(there),
+            Ok(_) => return Err(none(path, "is a file")),
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                let found = format!("{} may not be looked at by this user", path.display());
+                return Err(Box::new(Finding::unknown(CHECK, found, "run it as root or as the agent's user")));
+            }
+            // Of what is not there there is not even a link.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if path.is_symlink() {
+                    return Err(none(path, "is a link to what is not there"));
+                }
+            }
+            // Below a file: it is named when its turn comes.
+            Err(e) if e.kind() == ErrorKind::NotADirectory => {}
+            Err(e) => return Err(none(path, &e.to_string())),
         }
     }
-    Err(format!("{}: there is no such place", folder.display()))
+    Err(none(folder, "has nothing above it"))
 }
 
 fn descend(mounts: &[Mount], sys: &Path, path: &Path) -> (Vec<Mount>, Option<Medium>) {
@@ -152,12 +170,16 @@ pub fn storage(place: &Place) -> Finding {
     } else if top.kind == "overlay" {
         (Verdict::Warn, "what is in an overlay goes with its container or its upper layer: mount a volume there")
     } else if place.medium.is_none() && kind.is_none() {
-        (Verdict::Unknown, "the disk below cannot be seen from here")
+        (Verdict::Unknown, "the disk below cannot be seen from here: run it where it can, on the host and as root")
     } else {
         (Verdict::Ok, "")
     };
     let medium = kind.map_or("unknown", Kind::word);
-    Finding::new(CHECK, verdict, found, remedy).with("file_system", top.kind.as_str()).with("medium", medium)
+    let missing = if place.exists() { String::new() } else { format!("the agent will make {}", place.folder.display()) };
+    Finding::new(CHECK, verdict, found, remedy)
+        .and(Verdict::Ok, &missing, "")
+        .with("file_system", top.kind.as_str())
+        .with("medium", medium)
 }
 
 #[cfg(test)]
@@ -168,7 +190,7 @@ pub(super) mod tests {
     /// A place on one file system with this medium.
     pub(in super::super) fn on(kind: &str, options: &str, medium: Option<Medium>) -> Place {
         let line = format!("1 2 179:2 / / {options} - {kind} /dev/x {options}");
-        Place { folder: "/data".into(), there: "/data".into(), layers: mounts::parse(&line), medium }
+        Place { folder: "/".into(), there: "/data".into(), layers: mounts::parse(&line), medium }
     }
 
     /// A disk of this kind.
@@ -238,5 +260,26 @@ pub(super) mod tests {
         let place = Place::of(&dir.path().join("not/yet")).expect("found");
         assert_eq!(place.there, std::fs::canonicalize(dir.path()).expect("there"));
         assert!(!place.exists() && !place.layers.is_empty());
+        let found = storage(&place).found;
+        assert!(found.ends_with("/not/yet") && found.contains("; the agent will make "), "{found}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_folder_fails() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "").expect("written");
+        std::os::unix::fs::symlink(dir.path().join("not-mounted"), &link).expect("linked");
+        for (folder, why) in [
+            (file.clone(), "/file is a file"),
+            (file.join("below/it"), "/file is a file"),
+            (link.clone(), "/link is a link to what is not there"),
+            (link.join("below"), "/link is a link to what is not there"),
+        ] {
+            let finding = Place::of(&folder).expect_err("no folder");
+            assert_eq!((finding.check, finding.verdict), ("storage", Verdict::Fail));
+            assert!(finding.found.starts_with("agent.data-dir is not a folder: "), "{}", finding.found);
+            assert!(finding.found.ends_with(why) && !finding.remedy.is_empty(), "{finding:?}");
+        }
     }
 }

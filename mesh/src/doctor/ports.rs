@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use socket2::{Domain, Socket, Type};
 
@@ -71,11 +72,10 @@ fn judge(seen: &[(Listener, Port)], keeper: &Keeper) -> Finding {
             (Port::Taken(Some(who)), _) => {
                 (Verdict::Fail, format!("is taken by {} (process {})", who.name, who.pid), other)
             }
-            (Port::Taken(None), Keeper::Process(_) | Keeper::Unseen) => {
+            (Port::Taken(None), _) => {
                 let found = "is held, by our own agent or by another process".to_owned();
                 (Verdict::Unknown, found, "run it as root to see whose it is".to_owned())
             }
-            (Port::Taken(None), Keeper::Nobody) => (Verdict::Fail, "is taken by another user's process".to_owned(), other),
             (Port::Refused(io::ErrorKind::PermissionDenied), _) => (
                 Verdict::Unknown,
                 "may not be opened by this user".to_owned(),
@@ -134,14 +134,22 @@ fn ip_address(hex: &str) -> Option<IpAddr> {
     }
 }
 
+/// Whether somebody listens at this address of whom this user cannot see who it is.
+#[must_use]
+pub fn held_unseen(address: SocketAddr) -> bool {
+    listening(address).is_some_and(|inode| owner(inode).is_none())
+}
+
 /// The process that has this socket open.
 pub(super) fn owner(inode: u64) -> Option<u32> {
     let wanted = format!("socket:[{inode}]");
     let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.into_iter().find(|pid| {
-        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.into_iter().any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()))
-    })
+    pids.into_iter().find(|pid| holds(*pid, |open| fs::read_link(open).is_ok_and(|to| to.as_os_str() == wanted.as_str())))
+}
+
+/// Whether a process has something like this open; of other users' processes only root sees it.
+pub(super) fn holds(pid: u32, wanted: impl Fn(&Path) -> bool) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().any(|entry| wanted(&entry.path()))
 }
 
 #[cfg(test)]
@@ -174,6 +182,7 @@ mod tests {
         let Port::Taken(Some(who)) = state(address) else { panic!("{:?}", state(address)) };
         assert_eq!(who.pid, std::process::id());
         assert_eq!(super::super::listener_pid(address), Some(std::process::id()));
+        assert!(!held_unseen(address), "ours to see");
         drop(taken);
         assert_eq!(state(address), Port::Free);
     }
@@ -190,7 +199,7 @@ mod tests {
         assert_eq!(verdict(Port::Taken(Some(process(7))), Some(7)), Verdict::Ok);
         assert_eq!(verdict(Port::Taken(Some(process(8))), Some(7)), Verdict::Fail);
         assert_eq!(verdict(Port::Taken(Some(process(8))), None), Verdict::Fail);
-        assert_eq!(verdict(Port::Taken(None), None), Verdict::Fail);
+        assert_eq!(verdict(Port::Taken(None), None), Verdict::Unknown);
         assert_eq!(verdict(Port::Taken(None), Some(7)), Verdict::Unknown);
         assert_eq!(verdict(Port::Refused(io::ErrorKind::AddrNotAvailable), None), Verdict::Fail);
     }

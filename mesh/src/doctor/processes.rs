@@ -55,6 +55,23 @@ impl Process {
         fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
     }
 
+    /// The user that it is, and all its groups.
+    #[must_use]
+    pub fn user(&self) -> Option<(u32, Vec<u32>)> {
+        let status = self.read("status")?;
+        let ids = |name| field(&status, name).unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok());
+        Some((ids("Uid:").nth(1)?, ids("Gid:").chain(ids("Groups:")).collect()))
+    }
+
+    /// Whether its paths are not ours, as in a container; `false` too where this user cannot see it. A namespace of its own alone
+    /// does not say so: systemd gives one to many a service.
+    #[must_use]
+    pub fn apart(&self) -> bool {
+        let root = |path: &str| fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
+        let theirs = root(&format!("/proc/{}/root/", self.pid));
+        theirs.is_some() && theirs != root("/")
+    }
+
     /// Whether its program's file has been replaced since it started; for its own user and root.
     #[must_use]
     pub fn replaced(&self) -> Option<bool> {
@@ -111,13 +128,28 @@ pub fn machine_up() -> Option<Duration> {
 /// The process that has locked a data folder.
 #[must_use]
 pub fn keeper(data_dir: &Path) -> Keeper {
-    let inode = match fs::metadata(data_dir.join("lock")) {
-        Ok(about) => about.ino(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Keeper::Nobody,
+    let Ok(locks) = fs::read_to_string("/proc/locks") else { return Keeper::Unseen };
+    kept(&data_dir.join("lock"), &locks)
+}
+
+/// Who has this file locked. Among the locks is its inode's number alone (the device's is another one on overlay and btrfs), which a
+/// file elsewhere may have too: its owner is written in it, and has it open.
+fn kept(path: &Path, locks: &str) -> Keeper {
+    let file = |path: &Path| fs::metadata(path).map(|about| (about.dev(), about.ino()));
+    let this = match file(path) {
+        Ok(this) => this,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Keeper::Nobody,
         Err(_) => return Keeper::Unseen,
     };
-    let Ok(locks) = fs::read_to_string("/proc/locks") else { return Keeper::Unseen };
-    match locker(&locks, inode) {
+    let mut lockers = lockers(locks, this.1).peekable();
+    if lockers.peek().is_none() {
+        return Keeper::Nobody;
+    }
+    let Ok(written) = fs::read_to_string(path) else { return Keeper::Unseen };
+    let own = |pid: &u32| {
+        written.trim().parse() == Ok(*pid) || ports::holds(*pid, |open| file(open).is_ok_and(|open| open == this))
+    };
+    match lockers.find(own) {
         Some(pid) => Process::of(pid).map_or(Keeper::Unseen, Keeper::Process),
         None => Keeper::Nobody,
     }
@@ -130,16 +162,16 @@ pub fn listener_pid(address: SocketAddr) -> Option<u32> {
     ports::owner(inode)
 }
 
-/// The process that has this file locked for itself, in `/proc/locks`: `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`. By the
-/// inode alone: the device's number is another one on overlay and btrfs.
-fn locker(text: &str, inode: u64) -> Option<u32> {
-    let line = |line: &str| {
+/// The processes that have files of this number locked for themselves, in `/proc/locks`:
+/// `1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF`.
+fn lockers(text: &str, inode: u64) -> impl Iterator<Item = u32> {
+    let line = move |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields.as_slice() else { return None };
         let same = file.rsplit(':').next()?.parse() == Ok(inode);
         pid.parse().ok().filter(|_| same)
     };
-    text.lines().find_map(line)
+    text.lines().filter_map(line)
 }
 
 /// What follows `name` on its line.
@@ -185,8 +217,22 @@ mod tests {
 3: FLOCK  ADVISORY  READ 907 b3:02:99 0 EOF
 4: OFDLCK ADVISORY  READ -1 00:06:8 0 0
 ";
-        assert_eq!(locker(text, 261_234), Some(905));
-        assert_eq!((locker(text, 1141), locker(text, 99), locker(text, 1)), (None, None, None));
+        assert_eq!(lockers(text, 261_234).collect::<Vec<_>>(), [905]);
+        assert_eq!([1141, 99, 1].map(|inode| lockers(text, inode).count()), [0; 3]);
+    }
+
+    #[test]
+    fn a_file_elsewhere_of_the_same_number_is_not_the_lock() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("lock");
+        fs::write(&path, "1\n").expect("written");
+        let inode = fs::metadata(&path).expect("there").ino();
+        let by = |pid: u32| kept(&path, &format!("1: FLOCK  ADVISORY  WRITE {pid} 00:19:{inode} 0 EOF\n"));
+        let this = std::process::id();
+        assert_eq!(by(this), Keeper::Nobody, "it says another, and we do not have it open");
+        assert!(by(1).process().is_some(), "it says so itself");
+        let _open = fs::File::open(&path).expect("opened");
+        assert_eq!(by(this).process().map(|process| process.pid), Some(this), "an owner that has not written its pid yet");
     }
 
     #[test]
@@ -208,6 +254,8 @@ mod tests {
         assert!(this.arguments().is_some_and(|words| !words.is_empty()));
         assert!(this.resident().is_some_and(|bytes| bytes > 0));
         assert!(this.open_files().is_some());
+        assert!(!this.apart());
+        assert_eq!(this.user().map(|(id, _)| id), Some(rustix::process::geteuid().as_raw()));
         assert_eq!(this.folder(), std::env::current_dir().ok());
         assert!(this.written().is_some_and(|counted| counted.over < Duration::from_secs(86_400)));
         assert_eq!(Process::of(u32::MAX), None);

@@ -90,12 +90,15 @@ impl Finding {
         self
     }
 
-    /// The same, worse by another thing that was seen: the worse verdict counts, both are told.
+    /// The same, worse by another thing that was seen: the worse verdict counts, both are told, what is alike once.
     #[must_use]
     pub fn and(mut self, verdict: Verdict, found: &str, remedy: &str) -> Self {
         self.verdict = self.verdict.max(verdict);
         for (text, more) in [(&mut self.found, found), (&mut self.remedy, remedy)] {
-            if !text.is_empty() && !more.is_empty() {
+            if more.is_empty() || text.split("; ").any(|told| told == more) {
+                continue;
+            }
+            if !text.is_empty() {
                 text.push_str("; ");
             }
             text.push_str(more);
@@ -220,5 +223,6 @@ mod tests {
         let both = Finding::warn("clock", "not synchronised", "run NTP").and(Verdict::Ok, "no RTC", "");
         assert_eq!((both.verdict, both.found.as_str()), (Verdict::Warn, "not synchronised; no RTC"));
         assert_eq!(both.remedy, "run NTP");
+        assert_eq!(both.and(Verdict::Ok, "", "run NTP").remedy, "run NTP");
     }
 }

@@ -3,16 +3,18 @@
 //!
 //! The limit is found as the agent finds it (`storage.max-bytes`, else what the first start chose and kept in `max-bytes`, else
 //! what a first start would choose now), and the reserve is the journal's: spare segments beside those in use.
+//!
+//! And can what lies there be read? A segment of a newer format keeps the agent from starting; a damaged state file was set aside.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::place::Place;
 use super::report::{Finding, Verdict};
 use super::units::size;
 use crate::config::Storage;
-use crate::journal::RESERVE_SEGMENTS;
+use crate::journal::{RESERVE_SEGMENTS, newer};
 use crate::process::{chosen_limit, chosen_segment};
 
 const CHECK: &str = "room";
@@ -20,11 +22,11 @@ const CHECK: &str = "room";
 /// A broker works with no fewer segments.
 const LEAST_SEGMENTS: u64 = 4;
 
-/// Folders below `brokers` are `<namespace>/<name>/journal` and `dead-letters`.
-const DEPTH: u32 = 3;
+/// Folders below `brokers` are `<namespace>/<name>/journal` and `dead-letters`, those of channels `channels/<namespace>/…`.
+const DEPTH: u32 = 4;
 
 /// What of the disk is used for events, and what is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Seen {
     total: u64,
     free: u64,
@@ -35,12 +37,16 @@ struct Seen {
     segment: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 struct Used {
     bytes: u64,
     journals: u64,
     /// Spare segments that are missing in the journals' reserves.
     missing: u64,
+    /// What the agent says of a segment of a newer format.
+    newer: Option<String>,
+    /// State files that were set aside.
+    damaged: Vec<String>,
 }
 
 /// Free space in the data folder. Blocks as long as its file system does.
@@ -48,7 +54,9 @@ struct Used {
 pub fn room(place: &Place, section: &Storage) -> Finding {
     match look(place, section) {
         Ok(seen) => judge(&seen, &place.shown()),
-        Err(e) => Finding::unknown(CHECK, format!("the free space of {}: {e}", place.shown()), ""),
+        Err(e) => {
+            Finding::unknown(CHECK, format!("the free space of {}: {e}", place.shown()), "run it as root, and see storage")
+        }
     }
 }
 
@@ -56,6 +64,9 @@ fn look(place: &Place, section: &Storage) -> io::Result<Seen> {
     let stat = rustix::fs::statvfs(&place.there)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let mut used = Used::default();
+    for entry in fs::read_dir(&place.folder).into_iter().flatten().flatten() {
+        used.damaged.extend(entry.file_name().into_string().ok().filter(|name| name.contains(".damaged-")));
+    }
     let used = match add(&place.folder.join("brokers"), DEPTH, &mut used) {
         Ok(()) => Some(used),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Some(used),
@@ -89,8 +100,21 @@ fn add(folder: &Path, depth: u32, used: &mut Used) -> io::Result<()> {
         }
         used.bytes += about.len();
         let name = entry.file_name();
-        segments += u64::from(name.as_encoded_bytes().starts_with(b"seg-"));
         spares += u64::from(name.as_encoded_bytes().starts_with(b"spare-"));
+        if let Some(name) = name.to_str().filter(|name| name.starts_with("seg-")) {
+            segments += 1;
+            let mut head = Vec::new();
+            match File::open(entry.path()).and_then(|file| file.take(4096).read_to_end(&mut head)) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(e),
+                // Gone meanwhile, or the agent reads over it.
+                Err(_) => {}
+                Ok(_) => {
+                    if let Some(why) = newer(&folder.display().to_string(), name, &head) {
+                        used.newer = Some(why.to_string());
+                    }
+                }
+            }
+        }
     }
     if segments > 0 {
         used.journals += 1;
@@ -105,12 +129,24 @@ fn judge(seen: &Seen, folder: &str) -> Finding {
         .with("free_bytes", free)
         .with("total_bytes", total)
         .with("limit_bytes", limit);
-    let Some(used) = seen.used else {
+    let Some(used) = &seen.used else {
         let found = "what the brokers take cannot be seen by this user";
         return finding.and(Verdict::Unknown, found, "run it as root or as the agent's user");
     };
     let found = format!("brokers take {} of the {} that they may", size(used.bytes), size(limit));
     finding = finding.and(Verdict::Ok, &found, "").with("used_bytes", used.bytes);
+    if let Some(why) = &used.newer {
+        finding = finding.and(
+            Verdict::Fail,
+            why,
+            "the agent does not start like this: install the newer program, or set agent.data-dir",
+        );
+    }
+    if !used.damaged.is_empty() {
+        let found = format!("set aside as damaged, and what they held is gone: {}", used.damaged.join(", "));
+        finding =
+            finding.and(Verdict::Warn, &found, "look at the disk (dmesg), make anew what was made over HTTP, remove them");
+    }
     let make_room = format!("free some space there, or set agent.data-dir; a segment takes {}", size(segment));
     if seen.free_files == 0 {
         return finding.and(Verdict::Fail, "no more files can be made (no free inodes)", &make_room);
@@ -137,10 +173,13 @@ fn judge(seen: &Seen, folder: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::StoragePolicy;
 
     fn verdict(free_mib: u64, used_mib: u64, limit_mib: u64, missing: u64) -> Verdict {
-        let used = Used { bytes: used_mib << 20, journals: u64::from(used_mib > 0), missing };
+        let used = Used { bytes: used_mib << 20, journals: u64::from(used_mib > 0), missing, ..Used::default() };
         let seen = Seen {
             total: 1 << 30,
             free: free_mib << 20,
@@ -172,7 +211,45 @@ mod tests {
         }
         let mut used = Used::default();
         add(&dir.path().join("brokers"), DEPTH, &mut used).expect("read");
-        assert_eq!(used, Used { bytes: 1500, journals: 1, missing: RESERVE_SEGMENTS as u64 - 1 });
+        let missing = RESERVE_SEGMENTS as u64 - 1;
+        assert_eq!(used, Used { bytes: 1500, journals: 1, missing, ..Used::default() });
+        let channel = dir.path().join("brokers/channels/default/c/journal");
+        fs::create_dir_all(&channel).expect("made");
+        fs::write(channel.join("seg-0000000000000001-0000000000000000"), [0; 100]).expect("written");
+        let mut used = Used::default();
+        add(&dir.path().join("brokers"), DEPTH, &mut used).expect("read");
+        assert_eq!((used.bytes, used.journals), (1600, 2), "channels too");
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_fails_and_what_was_set_aside_warns() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let section = Storage {
+            segment_bytes: None,
+            max_bytes: None,
+            keep: Duration::ZERO,
+            max_age: None,
+            max_count: None,
+            policy: StoragePolicy::DropOldest,
+            commit_delay: Duration::ZERO,
+        };
+        let letters = dir.path().join("brokers/default/default/dead-letters");
+        fs::create_dir_all(&letters).expect("made");
+        let room = || room(&Place::of(dir.path()).expect("a place"), &section);
+        fs::write(dir.path().join("objects.redb.damaged-1"), "x").expect("written");
+        let damaged = room();
+        assert!(damaged.verdict >= Verdict::Warn && damaged.found.contains("objects.redb.damaged-1"), "{damaged:?}");
+        let mut head = [0; 80];
+        head[..8].copy_from_slice(b"GODWITJ\x02");
+        let segment = letters.join("seg-0000000000000001-0000000000000000");
+        fs::write(&segment, head).expect("written");
+        assert!(!room().found.contains("version"), "a flipped bit");
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&head[7..8]), &head[16..]);
+        head[8..12].copy_from_slice(&sum.to_le_bytes());
+        fs::write(&segment, head).expect("written");
+        let newer = room();
+        assert_eq!(newer.verdict, Verdict::Fail);
+        assert!(newer.found.contains("has format version 2, this program reads 1"), "{}", newer.found);
     }
 
     #[test]

@@ -71,24 +71,21 @@ pub(super) fn measure(folder: &Path) -> io::Result<Timing> {
 #[must_use]
 pub fn fdatasync(place: &Place) -> Finding {
     match measure(&place.there) {
-        Ok(timing) => judge(place, Some(timing), ""),
-        Err(e) => judge(place, None, &not_measured(&e, place)),
+        Ok(timing) => judge(place, Ok(timing)),
+        Err(e) => judge(place, Err(&e)),
     }
 }
 
-fn not_measured(error: &io::Error, place: &Place) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("not timed: this user may not write to {} (run it as root or as the agent's user)", place.shown())
-        }
-        _ => format!("not timed: writing to {}: {error}", place.shown()),
-    }
-}
-
-fn judge(place: &Place, timing: Option<Timing>, why: &str) -> Finding {
+fn judge(place: &Place, timing: Result<Timing, &io::Error>) -> Finding {
     let mut finding = match timing {
-        None => Finding::unknown(CHECK, why, ""),
-        Some(timing) => {
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "run it as root or as the agent's user",
+                _ => "see storage and room, and what dmesg says of the disk",
+            };
+            Finding::unknown(CHECK, format!("not timed: writing to {}: {error}", place.shown()), remedy)
+        }
+        Ok(timing) => {
             let (median, p99) = (short(timing.median), short(timing.p99));
             let found = format!("median {median}, 99 % within {p99} ({} syncs of {PIECE} B)", timing.syncs);
             let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -117,7 +114,8 @@ fn judge(place: &Place, timing: Option<Timing>, why: &str) -> Finding {
         if place.kind() == Some(Kind::Ram) {
             return finding.and(Verdict::Fail, "it is memory: a sync keeps nothing", "see storage");
         }
-        return finding.and(Verdict::Unknown, "the disk below cannot be seen, nor whether it keeps its word", "");
+        let found = "the disk below cannot be seen, nor whether it keeps its word";
+        return finding.and(Verdict::Unknown, found, "ask who keeps that disk, or cut its power under load");
     };
     let believed = medium.believed_cache.as_deref();
     if believed == Some("write through") && medium.own_cache.as_deref().is_some_and(|own| own.starts_with("write back")) {
@@ -126,7 +124,7 @@ fn judge(place: &Place, timing: Option<Timing>, why: &str) -> Finding {
             format!("echo 'write back' > /sys/block/{}/queue/write_cache, and find who wrote otherwise", medium.name);
         finding = finding.and(Verdict::Fail, &found, &remedy);
     }
-    if let (Some(timing), Some(least)) = (timing, plausible(medium.kind))
+    if let (Ok(timing), Some(least)) = (timing, plausible(medium.kind))
         && timing.median < least
     {
         let found = format!("{} is not known to make anything durable in less than {}", medium.kind.name(), short(least));
@@ -157,13 +155,13 @@ mod tests {
     use super::super::place::tests::{disk, on};
     use super::*;
 
-    fn timing(median_us: u64) -> Option<Timing> {
+    fn timing(median_us: u64) -> Result<Timing, &'static io::Error> {
         let median = Duration::from_micros(median_us);
-        Some(Timing { syncs: 48, median, p99: median * 3 })
+        Ok(Timing { syncs: 48, median, p99: median * 3 })
     }
 
     fn verdict(options: &str, kind: Kind, median_us: u64) -> Verdict {
-        judge(&on("ext4", options, Some(disk(kind))), timing(median_us), "").verdict
+        judge(&on("ext4", options, Some(disk(kind))), timing(median_us)).verdict
     }
 
     #[test]
@@ -182,16 +180,21 @@ mod tests {
         assert_eq!(verdict("rw,barrier=1", Kind::Sd, 3000), Verdict::Ok);
         let mut told = disk(Kind::Sata);
         (told.believed_cache, told.own_cache) = (Some("write through".to_owned()), Some("write back".to_owned()));
-        let finding = judge(&on("ext4", "rw", Some(told)), timing(3000), "");
+        let finding = judge(&on("ext4", "rw", Some(told)), timing(3000));
         assert_eq!(finding.verdict, Verdict::Fail);
         assert!(finding.remedy.contains("/sys/block/disk0/queue/write_cache"), "{}", finding.remedy);
-        assert_eq!(judge(&on("tmpfs", "rw", None), timing(1), "").verdict, Verdict::Fail);
+        assert_eq!(judge(&on("tmpfs", "rw", None), timing(1)).verdict, Verdict::Fail);
     }
 
     #[test]
-    fn what_was_not_timed_is_not_ok() {
-        let finding = judge(&on("ext4", "rw", Some(disk(Kind::Sd))), None, "not timed");
-        assert_eq!(finding.verdict, Verdict::Unknown);
+    fn what_was_not_timed_or_not_seen_is_not_ok_and_has_a_remedy() {
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull] {
+            let finding = judge(&on("ext4", "rw", Some(disk(Kind::Sd))), Err(&kind.into()));
+            assert_eq!(finding.verdict, Verdict::Unknown);
+            assert!(finding.found.starts_with("not timed") && !finding.remedy.is_empty(), "{finding:?}");
+        }
+        let unseen = judge(&on("zfs", "rw", None), timing(3000));
+        assert!(unseen.verdict == Verdict::Unknown && !unseen.remedy.is_empty(), "{unseen:?}");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The way to the gateway, step by step: its name, TCP, TLS, and whether what answers is a gateway that lets this agent in.
 //!
-//! A step that fails ends the way: what comes after it is not known.
+//! A step that fails ends the way: what comes after it is not known. No question makes an entry at the gateway
+//! that the agent's own link does not make.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::certificate;
+use super::certificate::{self, Certificate};
 use super::fetch::{Answer, Endpoint, FetchError};
 use super::report::{Finding, Verdict};
 use super::units::short;
+use super::{GATEWAY as ALL_ANSWERS, STEP};
 
 const NAME: &str = "name";
 const GATEWAY: &str = "gateway";
@@ -28,6 +30,9 @@ pub struct Gateway {
     pub version: Result<String, String>,
 }
 
+/// No agent's id: a token that is shown for it is refused with the name of its owner.
+const NOBODY: &str = "nobody-godwit-doctor-asks";
+
 /// Looks the gateway's name up.
 ///
 /// # Errors
@@ -43,16 +48,30 @@ pub async fn name(endpoint: &Endpoint) -> Result<(Finding, Vec<SocketAddr>), Fin
     })?;
     let finding = match endpoint.name() {
         None => Finding::ok(NAME, format!("{} needs no look-up", endpoint.shown())),
-        Some(name) => {
-            let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            Finding::ok(NAME, format!("{name} is {} ({})", shown.join(", "), short(begun.elapsed())))
-        }
+        Some(name) => looked_up(name, &addresses, begun.elapsed()),
     };
     Ok((finding, addresses))
 }
 
-/// Asks the gateway at these addresses. `now` is the wall clock in seconds since 1970, `None` while it is not set.
-pub async fn gateway(endpoint: &Endpoint, addresses: &[SocketAddr], token: Option<&str>, now: Option<u64>) -> Gateway {
+fn looked_up(name: &str, addresses: &[SocketAddr], took: Duration) -> Finding {
+    let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    let found = format!("{name} is {} ({})", shown.join(", "), short(took));
+    if took < STEP {
+        return Finding::ok(NAME, found);
+    }
+    Finding::warn(NAME, found, "a name server does not answer: look at those in /etc/resolv.conf, the first above all")
+}
+
+/// Asks the gateway at these addresses, within [`super::GATEWAY`]. `id` is the agent's, empty where it has none yet, `None` where
+/// it is not known; `now` the wall clock in seconds since 1970, `None` while it is not set.
+pub async fn gateway(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    token: Option<&str>,
+    id: Option<&str>,
+    now: Option<u64>,
+) -> Gateway {
+    let end = tokio::time::Instant::now() + ALL_ANSWERS;
     let health = match endpoint.get(addresses, "/healthz", None).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -64,14 +83,58 @@ pub async fn gateway(endpoint: &Endpoint, addresses: &[SocketAddr], token: Optio
     if endpoint.https() {
         findings.push(shown(&health, now));
     }
-    let status = endpoint.get(addresses, "/status", token).await;
-    let (known, version) = version(status, token.is_some());
+    let late = || format!("no answer within {} s", ALL_ANSWERS.as_secs());
+    let (mut version, mut known) = (Err(late()), Some(unheard(&late())));
+    let rest = async {
+        let mut said = None;
+        version = read_version(endpoint.get(addresses, "/status", token).await, token.is_some(), &mut said);
+        if said.is_none() {
+            said = judged(endpoint, addresses, token, id).await.unwrap_or_else(|e| Some(unheard(&e.to_string())));
+        }
+        known = said;
+    };
+    let _ = tokio::time::timeout_at(end, rest).await;
     if let Some((verdict, found, remedy)) = known
         && let Some(first) = findings.first_mut()
     {
-        *first = first.clone().and(verdict, found, remedy);
+        *first = first.clone().and(verdict, &found, remedy);
     }
     Gateway { findings, version }
+}
+
+/// What the gateway has against this agent. Its door judges before the method is looked at, which here is none of the path's.
+async fn judged(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    token: Option<&str>,
+    id: Option<&str>,
+) -> Result<Option<Known>, FetchError> {
+    let down = |id: &str| format!("/sync/v1/agents/{id}/down?revision=0");
+    let door = endpoint.ask("POST", addresses, &down(NOBODY), None).await?;
+    if door.status == 403 {
+        return Ok(Some(refused(&door, false)));
+    }
+    let credentials = door.status == 401;
+    let who = match id {
+        Some(_) if credentials => NOBODY,
+        // Without credentials those on its machine are let in, and known from then on; others are not.
+        Some(id) if !id.is_empty() && !addresses.iter().all(|one| one.ip().to_canonical().is_loopback()) => id,
+        _ => return Ok(None),
+    };
+    let answer = endpoint.get(addresses, &down(who), token).await?;
+    Ok(match (answer.status, credentials) {
+        (403, true) => foreign(&text(&answer), id.unwrap_or_default()),
+        (403, false) => Some(refused(&answer, false)),
+        _ => None,
+    })
+}
+
+/// What there is to say of a token that is not nobody's.
+fn foreign(text: &str, id: &str) -> Option<Known> {
+    let (owner, _) = text.strip_prefix("the token is ")?.split_once("'s, not ")?;
+    let whose = if id.is_empty() { "one that has no id yet" } else { id };
+    let remedy = "set agent.id to that name, or make a token there with `godwit token FILE AGENT-ID`";
+    (owner != id).then(|| (Verdict::Fail, format!("our token is that of {owner}, and this agent is {whose}"), remedy))
 }
 
 fn failed(error: &FetchError, endpoint: &Endpoint) -> Vec<Finding> {
@@ -137,11 +200,11 @@ fn healthy(endpoint: &Endpoint, answer: &Answer, now: Option<u64>) -> Finding {
 
 /// The chain that the gateway showed; rustls has found it good.
 fn shown(answer: &Answer, now: Option<u64>) -> Finding {
-    let all: Option<Vec<_>> = answer.chain.iter().map(|der| certificate::parse(der)).collect();
+    let all: Option<Vec<Certificate>> = answer.chain.iter().map(|der| certificate::parse(der)).collect();
     let (Some(all), Some(now)) = (all, now.and_then(|now| i64::try_from(now).ok())) else {
         return Finding::ok(TLS, "it proves who it is; when its certificate ends is not known");
     };
-    let worst = all.iter().map(|one| one.standing(now)).max_by_key(|(verdict, _)| *verdict);
+    let worst = certificate::worst(all.iter(), now).map(|one| one.standing(now));
     let (verdict, found) = worst.unwrap_or((Verdict::Unknown, "it showed no certificate".to_owned()));
     let remedy = if verdict == Verdict::Ok { "" } else { "renew the gateway's certificate" };
     let found = format!("it proves who it is; certificates: {}, the first to end {found}", all.len());
@@ -149,26 +212,36 @@ fn shown(answer: &Answer, now: Option<u64>) -> Finding {
 }
 
 /// A verdict with what was found and what to do.
-type Known = (Verdict, &'static str, &'static str);
+type Known = (Verdict, String, &'static str);
+
+fn unheard(why: &str) -> Known {
+    (Verdict::Unknown, format!("whether it lets this agent in is not known: {why}"), "run it again")
+}
+
+/// The gateway's refusal in its own words.
+fn refused(answer: &Answer, token: bool) -> Known {
+    let remedy = match (answer.status, token) {
+        (401, true) => "make one there with `godwit token FILE AGENT-ID` and put it into gateway.token-file",
+        (401, false) => "`godwit token FILE AGENT-ID` there makes one for gateway.token-file",
+        _ => "mend that in the gateway's configuration",
+    };
+    let why = if answer.status == 401 && token { "it does not know our token" } else { "it refuses this agent" };
+    (Verdict::Fail, format!("{why}: {} {}", answer.status, text(answer)), remedy)
+}
+
+/// The beginning of an answer's text.
+fn text(answer: &Answer) -> String {
+    String::from_utf8_lossy(&answer.body).trim().chars().take(200).collect()
+}
 
 /// What `/status` tells of the version, and of whether we may ask.
-fn version(answer: Result<Answer, FetchError>, token: bool) -> (Option<Known>, Result<String, String>) {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return (None, Err(error.to_string())),
-    };
-    match answer.status {
-        200 => (None, version_in(&answer.body)),
-        401 if token => {
-            let remedy = "make one there with `godwit token FILE AGENT-ID` and put it into gateway.token-file";
-            (Some((Verdict::Fail, "it does not know our token", remedy)), Err("it refuses our token".to_owned()))
-        }
-        401 => {
-            let remedy = "`godwit token` there makes one for gateway.token-file";
-            (Some((Verdict::Fail, "it wants a token, and none is configured", remedy)), Err("it wants a token".to_owned()))
-        }
-        status => (None, Err(format!("/status answers {status}"))),
-    }
+fn read_version(answer: Result<Answer, FetchError>, token: bool, known: &mut Option<Known>) -> Result<String, String> {
+    let answer = answer.map_err(|e| {
+        *known = Some(unheard(&e.to_string()));
+        e.to_string()
+    })?;
+    *known = matches!(answer.status, 401 | 403).then(|| refused(&answer, token));
+    if answer.status == 200 { version_in(&answer.body) } else { Err(format!("/status answers {}", answer.status)) }
 }
 
 /// The member `version` of a `/status`.
@@ -184,7 +257,8 @@ pub fn version_in(status: &[u8]) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::door::ClientTls;
-    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     fn answer(status: u16, body: &str) -> Answer {
         let date = Some("Fri, 15 Jan 2027 08:00:00 GMT".to_owned());
@@ -206,12 +280,115 @@ mod tests {
 
     #[test]
     fn a_version_or_the_reason_why_not() {
-        assert_eq!(version(Ok(answer(200, "{\"version\":\"0.1.0\"}")), false), (None, Ok("0.1.0".to_owned())));
-        let (known, version_of) = version(Ok(answer(401, "")), true);
-        assert_eq!(known.map(|(verdict, ..)| verdict), Some(Verdict::Fail));
-        assert!(version_of.is_err());
-        assert_eq!(version(Ok(answer(403, "")), true).1, Err("/status answers 403".to_owned()));
-        assert!(version(Ok(answer(200, "ok")), true).1.is_err());
+        let read = |answer| {
+            let mut known = None;
+            let version = read_version(answer, true, &mut known);
+            (version, known.map(|(verdict, found, _)| (verdict, found)))
+        };
+        assert_eq!(read(Ok(answer(200, "{\"version\":\"0.1.0\"}"))), (Ok("0.1.0".to_owned()), None));
+        assert!(read(Ok(answer(200, "ok"))).0.is_err());
+        for status in [401, 403] {
+            let (version, known) = read(Ok(answer(status, "for such a reason\n")));
+            assert_eq!(version, Err(format!("/status answers {status}")));
+            let (verdict, found) = known.expect("a refusal");
+            assert!(verdict == Verdict::Fail && found.ends_with(&format!("{status} for such a reason")), "{found}");
+        }
+        let (_, known) = read(Err(FetchError::Http { to: "it".to_owned(), why: "no answer within 5 s".to_owned() }));
+        assert_eq!(known.expect("told").0, Verdict::Unknown, "what was not heard is not ok");
+    }
+
+    /// What the doctor says of a gateway of these answers (to a line's beginning a status and a text), all of which it must be asked for.
+    async fn of(answers: &'static [(&str, &str)], remote: bool, token: Option<&str>, id: &str, after: u64) -> Finding {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let served = tokio::spawn(async move {
+            for (begin, said) in answers {
+                let (mut tcp, _) = listener.accept().await.expect("accepted");
+                let mut head = vec![0; 1000];
+                let n = tcp.read(&mut head).await.expect("read");
+                let line = String::from_utf8_lossy(&head[..n]).lines().next().unwrap_or_default().to_owned();
+                assert!(line.starts_with(begin), "{line}");
+                let (status, text) = said.split_once(' ').expect("a status and a text");
+                let said = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                let _ = tcp.write_all(said.as_bytes()).await;
+            }
+        });
+        let endpoint = Endpoint::new(&format!("http://{address}"), ClientTls::new(None)).expect("a URL");
+        let elsewhere = remote.then(|| "192.0.2.1:1".parse().expect("an address"));
+        let addresses: Vec<SocketAddr> = [address].into_iter().chain(elsewhere).collect();
+        let mut told = gateway(&endpoint, &addresses, token, Some(id), None).await;
+        assert_eq!(told.version, Ok("1".to_owned()));
+        served.await.expect("asked all that, and nothing else");
+        told.findings.remove(0)
+    }
+
+    const HEALTHY: (&str, &str) = ("GET /healthz", "200 ok");
+    const STATUS: (&str, &str) = ("GET /status", "200 {\"version\":\"1\"}");
+
+    const BOAT_8: &[(&str, &str)] = &[
+        HEALTHY,
+        STATUS,
+        ("POST /sync/v1/agents/nobody", "401 credentials are needed here"),
+        ("GET /sync/v1/agents/nobody", "403 the token is boat-8's, not that of agent nobody-godwit-doctor-asks\n"),
+    ];
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_slow_gateway_has_not_said_in_time_is_not_ok() {
+        let slow = of(BOAT_8, true, Some("secret"), "boat-8", 4500).await;
+        assert!(slow.verdict == Verdict::Unknown && slow.found.contains("no answer within 16 s"), "{slow:?}");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_another_agents_fails_and_none_is_asked_for_by_its_own_id() {
+        let other = of(BOAT_8, true, Some("secret"), "boat-7", 0).await;
+        assert_eq!(other.verdict, Verdict::Fail, "{other:?}");
+        assert!(other.found.contains("our token is that of boat-8, and this agent is boat-7"), "{}", other.found);
+        let own = of(BOAT_8, true, Some("secret"), "boat-8", 0).await;
+        assert_eq!(own.verdict, Verdict::Ok, "{own:?}");
+        let new = of(BOAT_8, true, Some("secret"), "", 0).await;
+        assert!(new.verdict == Verdict::Fail && new.found.contains("no id yet"), "{new:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_gateways_door_says_is_told() {
+        const FOREIGN: &[(&str, &str)] =
+            &[HEALTHY, STATUS, ("POST /sync/v1/agents/", "403 the host \"gw\" is not this server's")];
+        let foreign = of(FOREIGN, true, None, "boat-7", 0).await;
+        assert!(foreign.verdict == Verdict::Fail && foreign.found.contains("the host \"gw\" is not"), "{foreign:?}");
+        const OPEN: &[(&str, &str)] = &[HEALTHY, STATUS, ("POST /sync/v1/agents/nobody", "405 not for this path")];
+        let open = of(OPEN, false, None, "boat-7", 0).await;
+        assert_eq!(open.verdict, Verdict::Ok, "on its machine: {open:?}");
+        const FAR: &[(&str, &str)] = &[
+            HEALTHY,
+            STATUS,
+            ("POST /sync/v1/agents/nobody", "405 not for this path"),
+            ("GET /sync/v1/agents/boat-7/down?revision=0", "403 without credentials only agents on this machine"),
+        ];
+        let far = of(FAR, true, None, "boat-7", 0).await;
+        assert!(far.verdict == Verdict::Fail && far.found.contains("only agents on this machine"), "{far:?}");
+    }
+
+    #[test]
+    fn a_name_server_that_does_not_answer_is_a_warning() {
+        let looked = |seconds| looked_up("gw", &["192.0.2.1:1".parse().expect("one")], Duration::from_secs(seconds));
+        assert_eq!((looked(1).verdict, looked(5).verdict), (Verdict::Ok, Verdict::Warn));
+        assert!(looked(5).remedy.contains("resolv.conf"));
+        assert!(super::super::LOOKUP + ALL_ANSWERS < super::super::TOTAL, "what was found earlier is told");
+    }
+
+    #[test]
+    fn of_two_good_certificates_the_first_to_end_is_named() {
+        let one = |year, day| {
+            let mut one = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+            one.not_after = rcgen::date_time_ymd(year, 1, day);
+            one.self_signed(&rcgen::KeyPair::generate().expect("key")).expect("signed").der().to_vec()
+        };
+        // 2026-01-01.
+        let chain = vec![one(2026, 21), one(2034, 1)];
+        let finding = shown(&Answer { chain, ..answer(200, "ok") }, Some(1_767_225_600));
+        assert_eq!(finding.verdict, Verdict::Ok);
+        assert!(finding.found.ends_with("certificates: 2, the first to end expires in 20 days"), "{}", finding.found);
     }
 
     #[test]

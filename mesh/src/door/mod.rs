@@ -5,6 +5,7 @@
 //! page in somebody's browser cannot post here. Secrets never reach a log line or a `Debug` text; when a file cannot be read
 //! again, what was loaded before stays in force.
 
+mod bare;
 mod connector;
 mod credentials;
 mod file;
@@ -14,6 +15,7 @@ mod origin;
 mod password;
 mod tls;
 
+pub use bare::bare;
 pub(crate) use connector::connector;
 pub use credentials::{Credentials, CredentialsError, Denied, Identity};
 pub use file::{CredentialKind, CredentialsFile, Entry};

@@ -38,4 +38,5 @@ pub use log::{Batch, Log, RESERVE as RESERVE_SEGMENTS};
 pub use offset::{Epoch, Lineage, Offset};
 pub use options::{MIN_SEGMENT_BYTES, Options, Policy};
 pub use reader::{Core, Interest, Item, Reader};
+pub(crate) use recovery::newer;
 pub use summary::{Digest, Field, Summary, Values};

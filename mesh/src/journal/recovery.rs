@@ -41,6 +41,13 @@ pub(super) fn recover(storage: &Arc<dyn Storage>, dir: &str, options: &Options) 
     Recovery { storage, dir }.run(options)
 }
 
+/// Why the journal in `dir` does not open where this is its newest segment: a newer program wrote it. `bytes` are its first.
+pub(crate) fn newer(dir: &str, file: &str, bytes: &[u8]) -> Option<OpenError> {
+    let (seq, _) = Segment::parse(file)?;
+    let HeadRead::Version(found) = Head::decode(bytes, seq) else { return None };
+    Some(OpenError::Version { dir: dir.to_owned(), file: file.to_owned(), found, known: VERSION })
+}
+
 impl Recovery<'_> {
     fn error(&self, what: &str) -> impl FnOnce(io::Error) -> OpenError {
         let (dir, what) = (self.dir.to_owned(), what.to_owned());

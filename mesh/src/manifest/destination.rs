@@ -6,7 +6,7 @@ use url::Url;
 use super::error::FieldError;
 use super::kind::Kind;
 use super::topic::Topic;
-use crate::door::check_authorities;
+use crate::door::{bare, check_authorities};
 use crate::names::check_name;
 
 /// A reference to an object that has an address.
@@ -119,18 +119,19 @@ impl Destination {
 /// # Errors
 /// Why the text is none.
 pub(crate) fn absolute(uri: &str) -> Result<Url, String> {
+    let shown = bare(uri);
     let url = Url::parse(uri).map_err(|e| match e {
-        url::ParseError::RelativeUrlWithoutBase => format!("\"{uri}\" must be absolute, as in http://host:port/path"),
-        e => format!("\"{uri}\": {e}"),
+        url::ParseError::RelativeUrlWithoutBase => format!("\"{shown}\" must be absolute, as in http://host:port/path"),
+        e => format!("\"{shown}\": {e}"),
     })?;
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
-        "http" | "https" => Err(format!("\"{uri}\" has no host")),
+        "http" | "https" => Err(format!("\"{shown}\" has no host")),
         "mqtt" if !url.has_host() || url.host_str() == Some("") => {
-            Topic::parse(&url).map_err(|why| format!("\"{uri}\": {why}"))?;
+            Topic::parse(&url).map_err(|why| format!("\"{shown}\": {why}"))?;
             Ok(url)
         }
-        "mqtt" => Err(format!("\"{uri}\": mqtt:///topic is this agent's own listener and has no host")),
-        scheme => Err(format!("\"{uri}\": the scheme {scheme} is not known; http and https are")),
+        "mqtt" => Err(format!("\"{shown}\": mqtt:///topic is this agent's own listener and has no host")),
+        scheme => Err(format!("\"{shown}\": the scheme {scheme} is not known; http and https are")),
     }
 }

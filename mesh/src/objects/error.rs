@@ -77,7 +77,9 @@ impl From<StateError> for ApiError {
     fn from(error: StateError) -> Self {
         match error {
             StateError::TooLarge { .. } => Self::TooLarge(error.to_string()),
-            StateError::Io { .. } | StateError::Value { .. } => Self::Unavailable(error.to_string()),
+            StateError::Io { .. } | StateError::Version { .. } | StateError::Value { .. } => {
+                Self::Unavailable(error.to_string())
+            }
         }
     }
 }

@@ -36,7 +36,7 @@ impl World {
         };
         let triggers = Triggers::new(brokers.clone(), settings);
         let here = Box::new(|all: &Manifests| Ok(all.for_here()));
-        let objects = Objects::open(triggers.clone(), State::open(disk, "objects.redb"), here).await;
+        let objects = Objects::open(triggers.clone(), State::open(disk, "objects.redb").expect("opened"), here).await;
         Self { brokers, triggers, objects }
     }
 

@@ -26,7 +26,7 @@ use url::Url;
 use super::ObserveError;
 use crate::clock::Clock;
 use crate::config;
-use crate::door::{ClientTls, connector};
+use crate::door::{ClientTls, bare, connector};
 use crate::http::metrics::Metrics;
 
 /// The attribute, and the header, that says where a trace stands.
@@ -100,7 +100,7 @@ pub fn endpoint(section: &config::Tracing) -> Result<Option<Url>, ObserveError> 
     let Some(text) = &section.otlp_endpoint else { return Ok(None) };
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
-        _ => Err(ObserveError::Endpoint { endpoint: text.clone() }),
+        _ => Err(ObserveError::Endpoint { endpoint: bare(text) }),
     }
 }
 

@@ -13,7 +13,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::config;
-use crate::door::{Credentials, CredentialsError, HostRule, ListenerError, ListenerRule, ServerTls, TlsError};
+use crate::door::{Credentials, CredentialsError, HostRule, ListenerError, ListenerRule, ServerTls, TlsError, bare};
 use crate::http::{BindError, Door, Limits, Server};
 
 /// Why a listener does not come about.
@@ -168,7 +168,7 @@ impl Front {
 }
 
 fn public_url(text: &str) -> Result<Url, FrontError> {
-    let wrong = |why: String| FrontError::PublicUrl { url: text.to_owned(), why };
+    let wrong = |why: String| FrontError::PublicUrl { url: bare(text), why };
     let url = Url::parse(text).map_err(|e| wrong(e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(wrong("is not an http:// or https:// URL with a host".to_owned()));

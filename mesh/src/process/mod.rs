@@ -51,6 +51,8 @@ pub fn services(config: &Resolve) -> Result<Services, ServicesError> {
 /// # Errors
 /// When the system refuses an event queue.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    // Where the limit of open files leaves no room for these, tokio panics rather than say so.
+    (0..3).map(|_| std::os::unix::net::UnixStream::pair()).collect::<io::Result<Vec<_>>>().map(drop)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 
 use tracing::warn;
 
-use crate::storage::Storage;
+use crate::storage::{Storage, read_exact_at};
 
 /// Damaged files that are kept for a look at them; the oldest goes when there are more.
 pub const MAX_DAMAGED: usize = 3;
@@ -28,6 +28,16 @@ impl Place {
     /// The folder of the file.
     pub(super) fn folder(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(dir, _)| dir)
+    }
+
+    /// The version of redb's format that the file names, once at the head of each of its two commits. `None` where they differ, or
+    /// are none that redb is likely to have soon: that is damage.
+    pub(super) fn format(&self) -> Option<u8> {
+        const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+        let file = self.storage.open(&self.path, false).ok()?;
+        let mut head = [0; 193];
+        read_exact_at(&*file, &mut head, 0).ok()?;
+        (head.starts_with(MAGIC) && head[64] == head[192] && head[64] < 32).then_some(head[64])
     }
 
     /// Renames the damaged file. Before the folder is synced a power cut leaves it under its old name, and the next start does

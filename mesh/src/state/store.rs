@@ -21,6 +21,9 @@ use crate::storage::{Storage, StorageFile};
 /// Memory that redb may use for its pages. What is kept here is small and read seldom.
 pub const CACHE_BYTES: usize = 256 << 10;
 
+/// The version of redb's file format that is read and written.
+pub(super) const FORMAT: u8 = 3;
+
 type Rows = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -35,6 +38,16 @@ pub enum StateError {
         path: String,
         /// What the file system answered.
         source: io::Error,
+    },
+    /// The file was written by a later version of redb.
+    #[error(
+        "{path} has format version {found}, this program reads {FORMAT}: use the newer program again, or another data folder"
+    )]
+    Version {
+        /// The file.
+        path: String,
+        /// The version found.
+        found: u8,
     },
     /// A value is not what its table holds. Written by another version of the program.
     #[error("state table {table}, key \"{key}\": {why}")]
@@ -121,20 +134,25 @@ impl From<DatabaseError> for Failure {
 impl State {
     /// Opens the file `path` of `storage`, made if absent.
     ///
-    /// Never fails: a damaged file is set aside, and where the disk fails the file is opened with the first call that finds
-    /// it working; until then calls return the disk's error.
-    #[must_use]
-    pub fn open(storage: Arc<dyn Storage>, path: &str) -> Self {
+    /// A damaged file is set aside, and where the disk fails the file is opened with the first call that finds it working;
+    /// until then calls return the disk's error.
+    ///
+    /// # Errors
+    /// [`StateError::Version`]; the file is left as it is.
+    pub fn open(storage: Arc<dyn Storage>, path: &str) -> Result<Self, StateError> {
         let inner = Inner {
             place: Place { storage, path: path.to_owned() },
             database: Mutex::new(None),
             doubt: Arc::default(),
             set_aside: AtomicU64::new(0),
         };
+        if let Some(found) = inner.place.format().filter(|found| *found > FORMAT) {
+            return Err(StateError::Version { path: path.to_owned(), found });
+        }
         if let Err(e) = inner.with(|_| Ok(())) {
             warn!(path, error = %e, "the state file cannot be opened: trying again when it is needed");
         }
-        Self(Arc::new(inner))
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The value of a key.

@@ -29,7 +29,7 @@ fn setting(text: &str) -> Setting {
 }
 
 fn state(disk: &SimDisk) -> State {
-    State::open(Arc::new(disk.clone()), "state.redb")
+    State::open(Arc::new(disk.clone()), "state.redb").expect("opened")
 }
 
 #[test]
@@ -67,6 +67,26 @@ fn too_long_keys_and_values_of_another_type_are_named() -> Result<(), StateError
 }
 
 const MAX_KEY: usize = super::super::MAX_KEY_BYTES + 1;
+
+#[test]
+fn a_file_of_a_later_format_is_refused_and_left_as_it_is() -> Result<(), StateError> {
+    let disk = SimDisk::new();
+    state(&disk).put(NUMBERS, b"n", &7)?;
+    let file = disk.open("state.redb", false).expect("there");
+    let mut head = [0; 193];
+    crate::storage::read_exact_at(&*file, &mut head, 0).expect("read");
+    assert_eq!((head[64], head[192]), (FORMAT, FORMAT));
+    for at in [64, 192] {
+        file.write_all_at(&[FORMAT + 1], at).expect("written");
+    }
+    let refused = State::open(Arc::new(disk.clone()), "state.redb").map(|_| ()).expect_err("a later one");
+    assert!(matches!(refused, StateError::Version { found, .. } if found == FORMAT + 1), "{refused}");
+    assert_eq!(disk.paths(), ["state.redb"]);
+    // One head only is damage: redb goes by the other, or the file is set aside.
+    file.write_all_at(&[FORMAT], 64).expect("written");
+    state(&disk).put(NUMBERS, b"n", &8)?;
+    Ok(())
+}
 
 #[test]
 fn a_damaged_file_is_set_aside_and_few_of_them_are_kept() -> Result<(), StateError> {

@@ -1,7 +1,8 @@
 //! The files that are put into a folder: each becomes an event, and then goes.
 //!
 //! A file is taken when it has not changed between two looks. Its event is durable before the file goes; that it is, is kept in the
-//! same commit, so that a crash in between finishes what was begun and makes no second event. A file that is too large for an event
+//! same commit, so that a crash in between finishes what was begun and makes no second event. A file that cannot be moved or deleted
+//! makes none either, and the status names it: the source's mark has the ids of all such files. A file that is too large for an event
 //! stays, in `done` or in the folder `.claimed` below: its event refers to it by `dataref` (the claim check).
 
 use std::collections::HashMap;
@@ -30,6 +31,10 @@ const CLAIMED: &str = ".claimed";
 /// Most files that are looked at in one look.
 const MOST_FILES: usize = 4096;
 
+/// Most files that stay although their events are made; with more, none is taken until some have gone. Their ids, of 60 bytes at
+/// most, are one mark.
+const MOST_STAYING: usize = 64;
+
 /// A file that stays as it is for one look is whole; this is what must not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape {
@@ -50,7 +55,9 @@ struct Dropped {
 pub(super) async fn follow(job: &Job, spec: &FileSpec) -> Result<std::convert::Infallible, Stopped> {
     let sink = job.sink().await?;
     job.live.attributes(spec.ty.as_deref().unwrap_or(TYPE), &job.path());
-    let mut last = job.mark().map(|mark| String::from_utf8_lossy(&mark).into_owned());
+    // The ids of files whose events are made, and which may still be there.
+    let mark = job.mark().unwrap_or_default();
+    let mut made: Vec<String> = String::from_utf8_lossy(&mark).lines().map(str::to_owned).collect();
     let mut before: HashMap<PathBuf, Shape> = HashMap::new();
     loop {
         let folder = spec.path.clone();
@@ -69,12 +76,15 @@ pub(super) async fn follow(job: &Job, spec: &FileSpec) -> Result<std::convert::I
             }
         };
         job.live.deployed(Ok(()));
+        if now.len() < MOST_FILES {
+            made.retain(|id| now.iter().any(|file| file.id() == *id));
+        }
         let seen = now.iter().map(|file| (file.path.clone(), file.shape)).collect();
         for file in now.into_iter().filter(|file| before.get(&file.path) == Some(&file.shape)) {
             if job.stop.is_cancelled() {
                 return Err(Stopped);
             }
-            if let Err(why) = take(job, spec, &sink, &file, &mut last).await? {
+            if let Err(why) = take(job, spec, &sink, &file, &mut made).await? {
                 job.live.failed(why.clone(), job.clock());
                 job.live.deployed(Err(Missing::new("FileStays", why)));
             }
@@ -90,7 +100,7 @@ async fn take(
     spec: &FileSpec,
     sink: &Sink,
     file: &Dropped,
-    last: &mut Option<String>,
+    made: &mut Vec<String>,
 ) -> Result<Result<(), String>, Stopped> {
     let id = file.id();
     let large = file.shape.bytes > spec.inline_bytes.unwrap_or(INLINE_BYTES);
@@ -100,7 +110,13 @@ async fn take(
     };
     // Two files of one name may come one after the other.
     let to = to.map(|folder| folder.join(format!("{id}-{}", file.name)));
-    if last.as_deref() != Some(&id) {
+    if !made.contains(&id) {
+        if made.len() >= MOST_STAYING {
+            return Ok(Err(format!(
+                "{}: not taken while {MOST_STAYING} others cannot be moved or deleted",
+                file.path.display()
+            )));
+        }
         let bytes = if large {
             Bytes::new()
         } else {
@@ -125,12 +141,15 @@ async fn take(
             }
         }
         // durable before: the file may only go once its event is there, and once it is known that it is.
-        sink.put(&events, Some(id.as_bytes()), Tries::ForEver).await?;
-        *last = Some(id);
+        made.push(id.clone());
+        sink.put(&events, Some(made.join("\n").as_bytes()), Tries::ForEver).await?;
     }
     let path = file.path.clone();
     let gone = tokio::task::spawn_blocking(move || go(&path, to.as_deref())).await;
     let gone = gone.unwrap_or_else(|e| Err(io::Error::other(e)));
+    if gone.is_ok() {
+        made.retain(|one| *one != id);
+    }
     Ok(gone.map_err(|error| format!("{}: {error}; its event is made, and the file stays", file.path.display())))
 }
 

@@ -114,7 +114,7 @@ fn judge_record(record: &Record, measured: Option<&Measured>) -> Verdict {
     let line = format!("{{ rustc = \"{}\", profile = \"{}\", figure = {value:.0} }}", build.rustc, build.profile);
     let record = format!("to record it, write {line} among the figures of {name} in cross/budgets.toml");
     let Some(recorded) = figures.iter().find(|recorded| recorded.is_of(build)) else {
-        return Verdict::Recorded(format!("{name}: {shown} ({build}, for which no figure is recorded; {record}): {what}"));
+        return Verdict::Skipped(format!("{name}: {shown} ({build}, for which no figure is recorded; {record}): {what}"));
     };
     let change = (value / recorded.figure - 1.0) * 100.0;
     let beside = format!("{shown}, {change:+.1} % of the {} recorded ({build})", number(recorded.figure, unit));
@@ -191,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_of_another_compiler_is_told_and_not_judged() {
-        assert!(matches!(of_work(2000.0, "1.96.0"), Verdict::Recorded(text) if text.contains("\"1.96.0\"")));
+    fn a_figure_of_another_compiler_is_told_and_counts_as_skipped() {
+        assert!(matches!(of_work(2000.0, "1.96.0"), Verdict::Skipped(text) if text.contains("\"1.96.0\"")));
     }
 
     #[test]
