@@ -39,7 +39,7 @@ pub fn kernel() -> Finding {
             Finding::fail("kernel", found, "the agent needs Linux 3.2 or newer: take a newer system image")
         }
         Some(_) => Finding::ok("kernel", found),
-        None => Finding::unknown("kernel", found, ""),
+        None => Finding::unknown("kernel", found, "it must be Linux 3.2 or newer"),
     };
     finding.with("release", release).with("machine", machine).with("cores", cores)
 }
@@ -186,7 +186,7 @@ pub fn entropy() -> Finding {
                 "TLS and ids wait for it: a hardware source (CONFIG_HW_RANDOM, rngd), or a seed kept over restarts";
             Finding::warn(CHECK, "the kernel has not gathered enough randomness since its start", remedy)
         }
-        Err(e) => Finding::unknown(CHECK, format!("getrandom: {e}"), ""),
+        Err(e) => Finding::unknown(CHECK, format!("getrandom: {e}"), "see what dmesg says"),
     }
 }
 
