@@ -13,7 +13,7 @@ pub mod mqtt;
 mod sources;
 pub mod uplink;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,9 +39,6 @@ use tokio_util::sync::CancellationToken;
 
 use config::Config;
 use uplink::{Uplink, UplinkSettings};
-
-/// The file with the objects of the API, in the data folder.
-const OBJECTS: &str = "objects.redb";
 
 /// A running agent.
 #[derive(Debug)]
@@ -106,7 +103,9 @@ fn check_doors(config: &Config) -> anyhow::Result<()> {
 /// The two listeners cannot have one port.
 fn check_ports(config: &Config) -> anyhow::Result<()> {
     let (http, Some(mqtt)) = (config.http.listen, config.mqtt.listen) else { return Ok(()) };
-    let meet = http.ip() == mqtt.ip() || http.ip().is_unspecified() || mqtt.ip().is_unspecified();
+    let (one, other) = (http.ip().to_canonical(), mqtt.ip().to_canonical());
+    let holds = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let meet = one == other || holds(one, other) || holds(other, one);
     let clash = meet && http.port() == mqtt.port() && http.port() != 0;
     ensure!(!clash, "mqtt.listen and http.listen are on one port, {}: give one of them another", http.port());
     Ok(())
@@ -143,7 +142,7 @@ impl Agent {
         // What is kept: one owner, one id, the Brokers.
         let lock = DataDir::lock(&config.agent.data_dir)?;
         let storage: Arc<dyn Storage> = Arc::new(disk(&config.agent.data_dir)?);
-        let kept = State::open(storage.clone(), OBJECTS)?;
+        let kept = State::open(storage.clone(), objects::FILE)?;
         let id = identity::agent_id(config.agent.id.as_deref(), &*storage)?;
         let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
         let brokers = Brokers::open(storage.clone(), Some(id.clone()), defaults).await?;
@@ -447,7 +446,8 @@ mod tests {
         };
         assert!(!check("127.0.0.1:1883", "127.0.0.1:1883"));
         assert!(!check("127.0.0.1:1883", "0.0.0.0:1883"));
-        assert!(check("127.0.0.1:1883", "127.0.0.2:1883"));
+        assert!(!check("127.0.0.1:1883", "[::ffff:127.0.0.1]:1883") && !check("127.0.0.1:1883", "[::]:1883"));
+        assert!(check("127.0.0.1:1883", "127.0.0.2:1883") && check("[::1]:1883", "0.0.0.0:1883"));
         assert!(check("127.0.0.1:0", "127.0.0.1:0"));
     }
 }

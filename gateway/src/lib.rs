@@ -35,9 +35,6 @@ use tokio_util::sync::CancellationToken;
 use config::Config;
 use sync::{AgentSync, SyncSettings};
 
-/// The file with the objects of the API, in the data folder.
-const OBJECTS: &str = "objects.redb";
-
 /// Bytes that an agent may send ahead: over a satellite (0.6 s there and back) this still lets 1.7 MB/s through, where the listener's
 /// own 64 KiB would let 0.1. It is what may come, not what is kept: the credit bounds that.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -94,6 +91,7 @@ impl Gateway {
         let lock = DataDir::lock(dir)?;
         let disk = Disk::new(dir).with_context(|| format!("data folder {}", dir.display()))?;
         let storage: Arc<dyn Storage> = Arc::new(disk);
+        let kept = State::open(storage.clone(), objects::FILE)?;
         let defaults = process::broker_defaults(&*storage, &config.storage, clock.clone())?;
         let brokers = Brokers::open(storage.clone(), None, defaults).await?;
 
@@ -136,7 +134,7 @@ impl Gateway {
             tracing::error!("gateway.ca-file: {error}");
         }
         let here = |all: &Manifests| Ok(all.for_here());
-        let objects = Objects::open(triggers.clone(), State::open(storage.clone(), OBJECTS)?, Box::new(here)).await;
+        let objects = Objects::open(triggers.clone(), kept, Box::new(here)).await;
         let mut files = FileSet::new(config.gateway.manifests.as_deref(), storage, triggers.clone(), Box::new(here));
         objects.show_files(files.start().await);
         let (told, for_agents) = watch::channel(objects.for_agents());

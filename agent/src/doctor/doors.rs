@@ -109,7 +109,12 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
         let shown = path.display();
         match file(path) {
             Ok(about) => {
-                if let Some(user) = user.filter(|user| !may(user, &about, 4)) {
+                let closed =
+                    |above: &Path| fs::metadata(above).is_ok_and(|above| user.is_some_and(|user| !may(user, &above, 1)));
+                if let Some(above) = path.ancestors().skip(1).find(|above| closed(above)) {
+                    let found = format!("{key}: {} may not be entered by the agent's user", above.display());
+                    finding = finding.and(Verdict::Fail, &found, "put the file into a folder of that user");
+                } else if let Some(user) = user.filter(|user| !may(user, &about, 4)) {
                     let found = format!("{key} ({shown}) may not be read by the agent's user");
                     finding = finding.and(Verdict::Fail, &found, &format!("chown {} {shown}", user.0));
                 }

@@ -173,11 +173,6 @@ fn id(config: &Config) -> Result<String, (Verdict, String, &'static str)> {
     }
 }
 
-/// Who has the data folder.
-fn keeper(config: &Config) -> Keeper {
-    doctor::keeper(&config.agent.data_dir)
-}
-
 /// The machine, the configuration and what it names.
 fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
     let tell = |finding| {
@@ -218,7 +213,7 @@ fn disk(subject: &Subject, send: &Sender<Finding>, endurance: Option<u64>) {
         let _ = send.blocking_send(finding);
     };
     let config = &subject.config;
-    let before = keeper(config).process().and_then(doctor::Process::written);
+    let before = subject.keeper().process().and_then(doctor::Process::written);
     let begun = std::time::Instant::now();
     let place = match Place::of(&config.agent.data_dir) {
         Ok(place) => place,
@@ -233,12 +228,12 @@ fn disk(subject: &Subject, send: &Sender<Finding>, endurance: Option<u64>) {
     tell(doctor::storage(&place));
     tell(doctor::fdatasync(&place));
     tell(worse(doctor::room(&place, &config.storage), id(config).err()));
-    tell(doctor::flash(&place, &rate(config, before, begun), doctor::machine_up(), endurance));
+    tell(doctor::flash(&place, &rate(subject, before, begun), doctor::machine_up(), endurance));
 }
 
 /// What the agent writes: since its start if that is a while ago, else in the next seconds.
-fn rate(config: &Config, before: Option<Counted>, begun: std::time::Instant) -> Result<Counted, String> {
-    let process = match keeper(config) {
+fn rate(subject: &Subject, before: Option<Counted>, begun: std::time::Instant) -> Result<Counted, String> {
+    let process = match subject.keeper() {
         Keeper::Nobody => return Err("no agent runs, so its rate is not known".to_owned()),
         Keeper::Unseen => return Err("whether an agent runs cannot be seen by this user".to_owned()),
         Keeper::Process(process) => process,

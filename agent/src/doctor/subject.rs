@@ -138,9 +138,9 @@ impl Subject {
 
 /// The process that listens at a URL of this machine.
 fn running(server: &str) -> anyhow::Result<Process> {
-    let (scheme, rest) = server.split_once("://").with_context(|| format!("{} is not a URL", bare(server)))?;
+    let server = bare(server);
+    let (scheme, rest) = server.split_once("://").with_context(|| format!("{server} is not a URL"))?;
     let place = rest.split('/').next().unwrap_or_default();
-    let place = place.rsplit('@').next().unwrap_or_default();
     let default = if scheme == "https" { 443 } else { 80 };
     let addresses: Vec<SocketAddr> = match place.to_socket_addrs() {
         Ok(found) => found.collect(),

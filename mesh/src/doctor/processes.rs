@@ -141,16 +141,19 @@ fn kept(path: &Path, locks: &str) -> Keeper {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Keeper::Nobody,
         Err(_) => return Keeper::Unseen,
     };
-    let mut lockers = lockers(locks, this.1).peekable();
-    if lockers.peek().is_none() {
+    let lockers: Vec<u32> = lockers(locks, this.1).collect();
+    if lockers.is_empty() {
         return Keeper::Nobody;
     }
     let Ok(written) = fs::read_to_string(path) else { return Keeper::Unseen };
     let own = |pid: &u32| {
         written.trim().parse() == Ok(*pid) || ports::holds(*pid, |open| file(open).is_ok_and(|open| open == this))
     };
-    match lockers.find(own) {
-        Some(pid) => Process::of(pid).map_or(Keeper::Unseen, Keeper::Process),
+    let closed =
+        |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+    match lockers.iter().find(|pid| own(pid)) {
+        Some(pid) => Process::of(*pid).map_or(Keeper::Unseen, Keeper::Process),
+        None if lockers.iter().copied().any(closed) => Keeper::Unseen,
         None => Keeper::Nobody,
     }
 }

@@ -15,7 +15,9 @@ use super::report::{Finding, Verdict};
 use super::units::size;
 use crate::config::Storage;
 use crate::journal::{RESERVE_SEGMENTS, newer};
+use crate::objects;
 use crate::process::{chosen_limit, chosen_segment};
+use crate::state::{self, HEAD_BYTES, StateError};
 
 const CHECK: &str = "room";
 
@@ -43,7 +45,7 @@ struct Used {
     journals: u64,
     /// Spare segments that are missing in the journals' reserves.
     missing: u64,
-    /// What the agent says of a segment of a newer format.
+    /// What the agent says of a file of a newer format.
     newer: Option<String>,
     /// State files that were set aside.
     damaged: Vec<String>,
@@ -66,6 +68,12 @@ fn look(place: &Place, section: &Storage) -> io::Result<Seen> {
     let mut used = Used::default();
     for entry in fs::read_dir(&place.folder).into_iter().flatten().flatten() {
         used.damaged.extend(entry.file_name().into_string().ok().filter(|name| name.contains(".damaged-")));
+    }
+    let mut head = Vec::new();
+    let objects =
+        File::open(place.folder.join(objects::FILE)).and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head));
+    if let (Ok(_), Some(found)) = (objects, state::newer(&head)) {
+        used.newer = Some(StateError::Version { path: objects::FILE.to_owned(), found }.to_string());
     }
     let used = match add(&place.folder.join("brokers"), DEPTH, &mut used) {
         Ok(()) => Some(used),
@@ -239,6 +247,14 @@ mod tests {
         fs::write(dir.path().join("objects.redb.damaged-1"), "x").expect("written");
         let damaged = room();
         assert!(damaged.verdict >= Verdict::Warn && damaged.found.contains("objects.redb.damaged-1"), "{damaged:?}");
+        let mut head = [0; HEAD_BYTES];
+        head[..9].copy_from_slice(b"redb\x1a\x0a\xa9\x0d\x0a");
+        (head[64], head[192]) = (4, 4);
+        fs::write(dir.path().join(objects::FILE), head).expect("written");
+        let newer = room();
+        assert_eq!(newer.verdict, Verdict::Fail);
+        assert!(newer.found.contains("objects.redb has format version 4"), "{}", newer.found);
+        fs::remove_file(dir.path().join(objects::FILE)).expect("removed");
         let mut head = [0; 80];
         head[..8].copy_from_slice(b"GODWITJ\x02");
         let segment = letters.join("seg-0000000000000001-0000000000000000");

@@ -40,3 +40,6 @@ pub use http::routes;
 pub use managed::FieldConflict;
 pub use store::Objects;
 pub use view::Key;
+
+/// The file with the objects that were made over the API, in the data folder.
+pub const FILE: &str = "objects.redb";

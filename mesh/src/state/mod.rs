@@ -17,5 +17,6 @@ mod table;
 
 pub use lock::{DataDir, Lock, LockError};
 pub use place::MAX_DAMAGED;
+pub(crate) use place::{HEAD_BYTES, newer};
 pub use store::{CACHE_BYTES, State, StateError};
 pub use table::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Op, Table};

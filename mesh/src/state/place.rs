@@ -7,10 +7,22 @@ use std::sync::{Arc, Once};
 
 use tracing::warn;
 
+use super::store::FORMAT;
 use crate::storage::{Storage, read_exact_at};
 
 /// Damaged files that are kept for a look at them; the oldest goes when there are more.
 pub const MAX_DAMAGED: usize = 3;
+
+/// What of a file [`newer`] looks at.
+pub(crate) const HEAD_BYTES: usize = 193;
+
+/// The version of redb's format that the head of a file names, once for each of its two commits, if it is a later one than ours. `None`
+/// also where they differ, or are none that redb is likely to have soon: that is damage.
+pub(crate) fn newer(head: &[u8]) -> Option<u8> {
+    const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+    let (one, other) = (*head.get(64)?, *head.get(192)?);
+    (head.starts_with(MAGIC) && one == other && (FORMAT + 1..32).contains(&one)).then_some(one)
+}
 
 thread_local! {
     /// The file that this thread is at work on.
@@ -30,14 +42,12 @@ impl Place {
         self.path.rsplit_once('/').map_or("", |(dir, _)| dir)
     }
 
-    /// The version of redb's format that the file names, once at the head of each of its two commits. `None` where they differ, or
-    /// are none that redb is likely to have soon: that is damage.
-    pub(super) fn format(&self) -> Option<u8> {
-        const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+    /// The version of redb's format that the file is of, if that is a later one.
+    pub(super) fn newer(&self) -> Option<u8> {
         let file = self.storage.open(&self.path, false).ok()?;
-        let mut head = [0; 193];
+        let mut head = [0; HEAD_BYTES];
         read_exact_at(&*file, &mut head, 0).ok()?;
-        (head.starts_with(MAGIC) && head[64] == head[192] && head[64] < 32).then_some(head[64])
+        newer(&head)
     }
 
     /// Renames the damaged file. Before the folder is synced a power cut leaves it under its old name, and the next start does

@@ -146,7 +146,7 @@ impl State {
             doubt: Arc::default(),
             set_aside: AtomicU64::new(0),
         };
-        if let Some(found) = inner.place.format().filter(|found| *found > FORMAT) {
+        if let Some(found) = inner.place.newer() {
             return Err(StateError::Version { path: path.to_owned(), found });
         }
         if let Err(e) = inner.with(|_| Ok(())) {

@@ -82,7 +82,7 @@ fn a_file_of_a_later_format_is_refused_and_left_as_it_is() -> Result<(), StateEr
     let refused = State::open(Arc::new(disk.clone()), "state.redb").map(|_| ()).expect_err("a later one");
     assert!(matches!(refused, StateError::Version { found, .. } if found == FORMAT + 1), "{refused}");
     assert_eq!(disk.paths(), ["state.redb"]);
-    // One head only is damage: redb goes by the other, or the file is set aside.
+    // One head only is damage.
     file.write_all_at(&[FORMAT], 64).expect("written");
     state(&disk).put(NUMBERS, b"n", &8)?;
     Ok(())

@@ -61,8 +61,8 @@ pub(super) async fn follow(job: &Job, spec: &FileSpec) -> Result<std::convert::I
     let mut before: HashMap<PathBuf, Shape> = HashMap::new();
     loop {
         let folder = spec.path.clone();
-        let now = match tokio::task::spawn_blocking(move || list(&folder)).await {
-            Ok(Ok(now)) => now,
+        let (now, whole) = match tokio::task::spawn_blocking(move || list(&folder)).await {
+            Ok(Ok(listed)) => listed,
             Ok(Err(error)) => {
                 let why = format!("{}: {error}", spec.path.display());
                 job.live.deployed(Err(Missing::new("FolderNotReadable", why)));
@@ -76,7 +76,8 @@ pub(super) async fn follow(job: &Job, spec: &FileSpec) -> Result<std::convert::I
             }
         };
         job.live.deployed(Ok(()));
-        if now.len() < MOST_FILES {
+        // No sooner than must be: a disk that is not there for a moment looks like an empty folder.
+        if made.len() >= MOST_STAYING && whole {
             made.retain(|id| now.iter().any(|file| file.id() == *id));
         }
         let seen = now.iter().map(|file| (file.path.clone(), file.shape)).collect();
@@ -161,10 +162,12 @@ impl Dropped {
     }
 }
 
-/// The files of a folder, the oldest first. Hidden ones, and those that a program is still writing by their names, are left alone.
-fn list(folder: &Path) -> io::Result<Vec<Dropped>> {
+/// The files of a folder, the oldest first, and whether these are all. Hidden ones, and those that a program is still writing by their
+/// names, are left alone.
+fn list(folder: &Path) -> io::Result<(Vec<Dropped>, bool)> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)?.take(MOST_FILES) {
+    let mut entries = std::fs::read_dir(folder)?;
+    for entry in entries.by_ref().take(MOST_FILES) {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let unfinished =
@@ -178,7 +181,7 @@ fn list(folder: &Path) -> io::Result<Vec<Dropped>> {
         files.push(Dropped { path: entry.path(), name, shape });
     }
     files.sort_by(|a, b| (a.shape.changed, &a.name).cmp(&(b.shape.changed, &b.name)));
-    Ok(files)
+    Ok((files, entries.next().is_none()))
 }
 
 /// The content of a file, unless it is not the one that was seen.
@@ -215,7 +218,7 @@ mod tests {
         }
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).expect("linked");
         std::fs::create_dir(dir.path().join("folder")).expect("made");
-        let names: Vec<String> = list(dir.path()).expect("listed").into_iter().map(|file| file.name).collect();
+        let names: Vec<String> = list(dir.path()).expect("listed").0.into_iter().map(|file| file.name).collect();
         assert_eq!(names, ["b.csv"]);
     }
 
@@ -224,11 +227,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a");
         std::fs::write(&path, "one").expect("written");
-        let seen = list(dir.path()).expect("listed").remove(0);
+        let seen = list(dir.path()).expect("listed").0.remove(0);
         assert_eq!(read(&path, seen.shape).expect("read").as_deref(), Some(&b"one"[..]));
         std::fs::write(&path, "longer").expect("written");
         assert_eq!(read(&path, seen.shape).expect("read"), None);
-        let again = list(dir.path()).expect("listed").remove(0);
+        let again = list(dir.path()).expect("listed").0.remove(0);
         assert_ne!(again.id(), seen.id());
     }
 }

@@ -291,8 +291,8 @@ async fn a_silent_subscriber_is_asked_one_event_at_a_time() {
         if status["circuit"] == "open" { Ok(status) } else { Err(status.to_string()) }
     })
     .await;
-    // The eight that were under way when it fell silent, and no more.
-    assert!(status["unanswered"].as_u64().is_some_and(|n| (5..=8).contains(&n)), "{status}");
+    // Those that were under way when the fifth had no answer, and no more: four had made room for others by then.
+    assert!(status["unanswered"].as_u64().is_some_and(|n| (5..=12).contains(&n)), "{status}");
     assert!(status["retry"]["next_in_ms"].as_u64().is_some_and(|ms| ms > 500_000), "{status}");
     assert_eq!(status["oldest"]["offset"], 0);
     world.close().await;
