@@ -4,6 +4,7 @@
 //! in front. Manifests are applied before a listener opens, so that an open port means ready; wrong ones do not keep it shut, those
 //! from before are run then. [`Agent::stop`] goes the way of the events too: sources first, then delivery, then the journals.
 
+mod check;
 pub mod config;
 pub mod doctor;
 pub mod flags;
@@ -13,11 +14,11 @@ pub mod mqtt;
 mod sources;
 pub mod uplink;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use godwit_mesh::broker::Brokers;
 use godwit_mesh::clock::Clock;
 use godwit_mesh::delivery::{DeliverySettings, LocalListener, Triggers};
@@ -37,6 +38,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use check::check;
 use config::Config;
 use uplink::{Uplink, UplinkSettings};
 
@@ -73,59 +75,6 @@ pub struct Addresses {
     pub mqtt: Option<SocketAddr>,
 }
 
-/// Checks a configuration without opening a port or touching the data folder: listeners, certificates, credentials, manifests.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn check(config: &Config) -> anyhow::Result<()> {
-    check_doors(config)?;
-    check_values(config)?;
-    if let Some(file) = &config.gateway.token_file {
-        std::fs::read(file).with_context(|| format!("gateway.token-file {}", file.display()))?;
-    }
-    for (key, file) in [("gateway.ca-file", &config.gateway.ca_file), ("delivery.ca-file", &config.delivery.ca_file)] {
-        ClientTls::check(file.as_deref()).context(key)?;
-    }
-    if let Some(folder) = &config.agent.manifests {
-        Manifests::load_dir(folder).context("agent.manifests")?;
-    }
-    Ok(())
-}
-
-/// The rule for listeners, their certificates, and the credentials.
-fn check_doors(config: &Config) -> anyhow::Result<()> {
-    let credentials = process::credentials(&config.auth)?;
-    mqtt_tls(config, credentials.is_some())?;
-    Front::prepare(&config.http, credentials)?;
-    Ok(())
-}
-
-/// The two listeners cannot have one port.
-fn check_ports(config: &Config) -> anyhow::Result<()> {
-    let (http, Some(mqtt)) = (config.http.listen, config.mqtt.listen) else { return Ok(()) };
-    let (one, other) = (http.ip().to_canonical(), mqtt.ip().to_canonical());
-    let holds = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-    let meet = one == other || holds(one, other) || holds(other, one);
-    let clash = meet && http.port() == mqtt.port() && http.port() != 0;
-    ensure!(!clash, "mqtt.listen and http.listen are on one port, {}: give one of them another", http.port());
-    Ok(())
-}
-
-/// What can be told without any file.
-fn check_values(config: &Config) -> anyhow::Result<()> {
-    if let Some(id) = &config.agent.id {
-        AgentId::new(id).context("agent.id")?;
-    }
-    if let Some(url) = &config.gateway.url {
-        link::check_url(url)?;
-    }
-    check_ports(config)?;
-    observe::endpoint(&config.tracing)?;
-    observe::check_level(&config.log.level)?;
-    process::services(&config.resolve)?;
-    Ok(())
-}
-
 impl Agent {
     /// Starts an agent: when this returns, its listeners are open and its Triggers run. Call within a current-thread runtime.
     ///
@@ -134,7 +83,7 @@ impl Agent {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let metrics = Metrics::new();
-        check_ports(&config)?;
+        check::ports(&config)?;
         let credentials = process::credentials(&config.auth)?;
         let front = Front::prepare(&config.http, credentials.clone())?;
         let mqtt_tls = mqtt_tls(&config, credentials.is_some())?;
@@ -430,24 +379,4 @@ fn ops(
                 status.insert("mqtt".to_owned(), Value::Object(listener));
             }
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flags::Flags;
-
-    #[test]
-    fn two_listeners_on_one_port_are_refused() {
-        let check = |mqtt: &str, http: &str| {
-            let (mqtt_listen, http_listen) = (Some(mqtt.to_owned()), Some(http.to_owned()));
-            let (config, _) = Flags { mqtt_listen, http_listen, ..Flags::default() }.load([]).expect("a configuration");
-            check_values(&config).is_ok()
-        };
-        assert!(!check("127.0.0.1:1883", "127.0.0.1:1883"));
-        assert!(!check("127.0.0.1:1883", "0.0.0.0:1883"));
-        assert!(!check("127.0.0.1:1883", "[::ffff:127.0.0.1]:1883") && !check("127.0.0.1:1883", "[::]:1883"));
-        assert!(check("127.0.0.1:1883", "127.0.0.2:1883") && check("[::1]:1883", "0.0.0.0:1883"));
-        assert!(check("127.0.0.1:0", "127.0.0.1:0"));
-    }
 }

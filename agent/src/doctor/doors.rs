@@ -10,8 +10,8 @@ use godwit_mesh::manifest::Manifests;
 use godwit_mesh::process::told;
 
 use super::{Subject, worse};
+use crate::check;
 use crate::config::Config;
-use crate::{check_doors, check_values};
 
 /// What to do about what this user may not read.
 pub(super) const AS_ROOT: &str = "run it as root or as the agent's user";
@@ -25,7 +25,7 @@ pub(super) fn config(subject: &Subject) -> Finding {
     if let Some((verdict, why, remedy)) = &subject.wrong {
         return Finding::new(CHECK, *verdict, why, *remedy);
     }
-    if let Err(error) = check_values(&subject.config) {
+    if let Err(error) = check::values(&subject.config) {
         return Finding::fail(CHECK, told(error.as_ref()), "mend that key");
     }
     let mut finding = Finding::ok(CHECK, "valid");
@@ -148,7 +148,7 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
     if unseen {
         return finding;
     }
-    match check_doors(config) {
+    match check::doors(config) {
         Err(error) => finding.and(Verdict::Fail, &told(error.as_ref()), "mend it: the agent does not start like this"),
         Ok(()) => {
             let all = config.mqtt.listen.into_iter().chain([config.http.listen]);
