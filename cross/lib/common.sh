@@ -10,6 +10,11 @@ targets="aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf x86_64-unknown-
 oldest_glibc=2.28
 export PATH=$PATH:/usr/sbin:/sbin
 
+# These names are parts of the flags of C compilers, which know no quotes.
+for folder in "$root" "$cache" "${CARGO_HOME:-}"; do
+    [[ $folder != *[[:space:]]* ]] || { echo "a folder with a blank in its name cannot be used: $folder" >&2 && exit 2; }
+done
+
 # Debian's name of a target's architecture.
 debian_arch() {
     case $1 in

@@ -12,8 +12,8 @@ zig_pins=$root/cross/lib/zig.txt
 use_toolchain() {
     local key folder
     command -v cargo >/dev/null || die "cargo is missing: see https://rustup.rs"
-    # One made for this machine's compiler does not fit another.
-    unset RUSTC_WORKSPACE_WRAPPER
+    # Those of the caller's own compiler do not fit another.
+    unset RUSTC RUSTC_WORKSPACE_WRAPPER CARGO_ENCODED_RUSTFLAGS
     key=$(printf '%s %s' "$rust_suite" "$rust_packages" | sha256sum | cut -c1-12)
     folder=$cache/rust-debian-$key
     if ! has_std rustc "$@"; then

@@ -117,6 +117,20 @@ mod tests {
         assert_eq!((clock.elapsed_ms(), clock.wall_ms()), (5, Some(1_800_000_000_005)));
     }
 
+    /// Where seconds have 32 bits they end in January 2038.
+    #[test]
+    fn the_times_of_files_go_on_after_2038() {
+        let file = tempfile::tempfile().expect("a file");
+        let in_2040 = UNIX_EPOCH + Duration::from_secs(2_208_988_800);
+        file.set_modified(in_2040).expect("set");
+        let modified = file.metadata().and_then(|about| about.modified()).expect("a time");
+        if modified == UNIX_EPOCH + Duration::from_secs(2_147_483_647) {
+            eprintln!("skipped: this file system's own times end in 2038");
+            return;
+        }
+        assert_eq!(modified, in_2040);
+    }
+
     #[test]
     fn a_sleeper_wakes_when_the_hands_have_come_to_its_time() {
         let clock = Clock::manual(0);

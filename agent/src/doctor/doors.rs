@@ -151,21 +151,29 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
     match check::doors(config) {
         Err(error) => finding.and(Verdict::Fail, &told(error.as_ref()), "mend it: the agent does not start like this"),
         Ok(()) => {
-            let all = config.mqtt.listen.into_iter().chain([config.http.listen]);
-            let open = all.filter(|address| !address.ip().to_canonical().is_loopback()).count();
-            let insecure = config.http.insecure || config.mqtt.insecure;
             let credentials = config.auth.credentials.is_some();
-            let found = match (open, insecure, credentials) {
-                (0, _, false) => "listeners are for this machine alone; who is on it comes in without credentials",
-                (0, _, true) => "listeners are for this machine alone, with credentials",
-                (_, true, _) => {
-                    "listeners are open to other machines, without TLS or credentials, as insecure = true allows"
-                }
-                (_, false, _) => "listeners are open to other machines, with TLS and credentials",
+            let (mqtt, http) = (&config.mqtt, &config.http);
+            let listeners = [
+                ("mqtt", mqtt.listen, mqtt.tls_cert.is_some(), mqtt.insecure),
+                ("http", Some(http.listen), http.tls_cert.is_some(), http.insecure),
+            ];
+            let open: Vec<_> = listeners
+                .into_iter()
+                .filter(|(_, address, ..)| address.is_some_and(|one| !one.ip().to_canonical().is_loopback()))
+                .collect();
+            let bare = open.iter().find(|(_, _, tls, insecure)| *insecure && !(*tls && credentials));
+            if let Some((name, ..)) = bare {
+                let found = format!(
+                    "{name}.listen is open to other machines without TLS, credentials or both, as {name}.insecure = true allows"
+                );
+                return finding.and(Verdict::Warn, &found, "leave it so only where the network is yours alone");
+            }
+            let found = match (open.is_empty(), credentials) {
+                (true, false) => "listeners are for this machine alone; who is on it comes in without credentials",
+                (true, true) => "listeners are for this machine alone, with credentials",
+                (false, _) => "listeners that are open to other machines have TLS and credentials",
             };
-            let remedy = if open > 0 && insecure { "leave it so only where the network is yours alone" } else { "" };
-            let verdict = if remedy.is_empty() { Verdict::Ok } else { Verdict::Warn };
-            finding.and(verdict, found, remedy)
+            finding.and(Verdict::Ok, found, "")
         }
     }
 }
@@ -201,7 +209,10 @@ mod tests {
         let open = doors(&with(&[("http.listen", "0.0.0.0:8080")]));
         assert_eq!(open.verdict, Verdict::Fail);
         assert!(open.found.contains("insecure = true"), "{}", open.found);
-        assert_eq!(doors(&with(&[("http.listen", "0.0.0.0:8080"), ("http.insecure", "true")])).verdict, Verdict::Warn);
+        let insecure = doors(&with(&[("http.listen", "0.0.0.0:8080"), ("http.insecure", "true")]));
+        assert!(insecure.verdict == Verdict::Warn && insecure.found.contains("http.listen"), "{}", insecure.found);
+        let behind_a_proxy = doors(&with(&[("mqtt.insecure", "true"), ("http.insecure", "true")]));
+        assert_eq!(behind_a_proxy.verdict, Verdict::Ok, "for this machine alone: {}", behind_a_proxy.found);
     }
 
     #[test]

@@ -57,14 +57,14 @@ async fn agent(subject: &Subject) -> (Finding, Option<Version>) {
         worse(Finding::ok(CHECK, format!("{} runs as process {}", process.name, process.pid)), replaced(&process));
     match status(subject).await {
         Ok(status) => {
-            let version = doctor::version_in(&status);
-            let status: Value = serde_json::from_slice(&status).unwrap_or_default();
+            let version = status.get("version").and_then(Value::as_str).map(str::to_owned);
+            let version = version.ok_or_else(|| "/status tells no version".to_owned());
             (worse(finding, link(status.get("link"), subject.config.gateway.url.is_some())), Some(version))
         }
         Err((verdict, why)) => {
             let remedy = match verdict {
                 Verdict::Fail => "restart it; see its log",
-                _ => "GODWIT_TOKEN or --token-file shows a token, --server and --ca-file say where and whom to trust",
+                _ => "GODWIT_TOKEN shows a token; `godwit doctor` also has --token-file, --server and --ca-file",
             };
             (finding.and(verdict, &format!("its status is not known: {why}"), remedy), Some(Err(why)))
         }
@@ -99,7 +99,7 @@ fn link(link: Option<&Value>, wanted: bool) -> Option<(Verdict, String, &'static
 }
 
 /// What the agent says of itself, or how bad it is that it does not.
-async fn status(subject: &Subject) -> Result<Vec<u8>, (Verdict, String)> {
+async fn status(subject: &Subject) -> Result<Value, (Verdict, String)> {
     let silent = |error: FetchError| {
         let why = error.to_string();
         let dead =
@@ -116,7 +116,7 @@ async fn status(subject: &Subject) -> Result<Vec<u8>, (Verdict, String)> {
     let answer = endpoint.get(&addresses, "/status", subject.token.as_deref()).await.map_err(silent)?;
     match serde_json::from_slice::<Value>(&answer.body) {
         _ if answer.status != 200 => Err(untold(format!("/status answers {}", answer.status))),
-        Ok(status) if status.get("link").is_some() => Ok(answer.body),
+        Ok(status) if status.get("link").is_some() => Ok(status),
         _ => Err(untold(format!("what answers at {} is no agent", endpoint.shown()))),
     }
 }

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Sd,
     /// An eMMC chip.
     Emmc,
+    /// A UFS chip.
+    Ufs,
     /// An NVMe disk.
     Nvme,
     /// A flash disk on SATA.
@@ -37,6 +39,7 @@ impl Kind {
         match self {
             Self::Sd => "an SD card",
             Self::Emmc => "an eMMC",
+            Self::Ufs => "a UFS chip",
             Self::Nvme => "an NVMe disk",
             Self::Sata => "a SATA flash disk",
             Self::Turning => "a turning disk",
@@ -53,6 +56,7 @@ impl Kind {
         match self {
             Self::Sd => "sd",
             Self::Emmc => "emmc",
+            Self::Ufs => "ufs",
             Self::Nvme => "nvme",
             Self::Sata => "sata",
             Self::Turning => "hdd",
@@ -141,7 +145,7 @@ fn kind(disk: &Path, name: &str) -> Kind {
     if name.starts_with("nvme") {
         return Kind::Nvme;
     }
-    if name.starts_with("zram") || name.starts_with("ram") || name.starts_with("pmem") {
+    if name.starts_with("zram") || name.starts_with("ram") {
         return Kind::Ram;
     }
     if name.starts_with("mtdblock") || name.starts_with("ubiblock") {
@@ -154,9 +158,12 @@ fn kind(disk: &Path, name: &str) -> Kind {
     if on("usb") {
         return Kind::Usb;
     }
+    if path.contains("ufshc") {
+        return Kind::Ufs;
+    }
     match text(disk, "queue/rotational").as_deref() {
         Some("1") if name.starts_with("sd") => Kind::Turning,
-        Some("0") if name.starts_with("sd") => Kind::Sata,
+        Some("0") if on("ata") => Kind::Sata,
         _ => Kind::Other,
     }
 }
@@ -254,14 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn usb_sata_turning_and_virtual_disks_are_told_apart() {
+    fn kinds_of_disks_are_told_apart() {
         let cases = [
             ("devices/pci0/usb1/1-1/host0/target0/0:0:0:0/block/sda", "1", Kind::Usb),
             ("devices/pci0/ata1/host1/target1/1:0:0:0/block/sdb", "0", Kind::Sata),
             ("devices/pci0/ata2/host2/target2/2:0:0:0/block/sdc", "1", Kind::Turning),
             ("devices/pci0/virtio0/block/vda", "1", Kind::Virtual),
             ("devices/pci0/nvme/nvme0/nvme0n1", "0", Kind::Nvme),
+            ("devices/platform/soc/1d84000.ufshc/host0/target0:0:0/0:0:0:0/block/sda", "0", Kind::Ufs),
+            ("devices/pci0/host1/target1/1:0:0:0/block/sda", "0", Kind::Other),
             ("devices/virtual/block/zram0", "0", Kind::Ram),
+            ("devices/LNXSYSTM:00/ndbus0/region0/namespace0.0/block/pmem0", "0", Kind::Other),
             ("devices/virtual/block/nbd0", "0", Kind::Other),
         ];
         for (path, rotational, kind) in cases {

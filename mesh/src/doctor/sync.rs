@@ -110,10 +110,10 @@ fn judge(place: &Place, timing: Result<Timing, &io::Error>) -> Finding {
             finding = finding.and(Verdict::Fail, "zfs does not sync", "zfs set sync=standard");
         }
     }
+    if place.kind() == Some(Kind::Ram) {
+        return finding.and(Verdict::Fail, "it is memory: a sync keeps nothing", "see storage");
+    }
     let Some(medium) = &place.medium else {
-        if place.kind() == Some(Kind::Ram) {
-            return finding.and(Verdict::Fail, "it is memory: a sync keeps nothing", "see storage");
-        }
         let found = "the disk below cannot be seen, nor whether it keeps its word";
         return finding.and(Verdict::Unknown, found, "ask who keeps that disk, or cut its power under load");
     };
@@ -143,7 +143,7 @@ fn plausible(kind: Kind) -> Option<Duration> {
         Kind::Turning => 2000,
         Kind::Sd | Kind::Usb => 200,
         Kind::Emmc => 80,
-        Kind::Sata => 20,
+        Kind::Sata | Kind::Ufs => 20,
         Kind::Virtual | Kind::Nvme => 5,
         Kind::Raw | Kind::Ram | Kind::Other => return None,
     };
@@ -184,6 +184,7 @@ mod tests {
         assert_eq!(finding.verdict, Verdict::Fail);
         assert!(finding.remedy.contains("/sys/block/disk0/queue/write_cache"), "{}", finding.remedy);
         assert_eq!(judge(&on("tmpfs", "rw", None), timing(1)).verdict, Verdict::Fail);
+        assert_eq!(verdict("rw", Kind::Ram, 1), Verdict::Fail, "zram");
     }
 
     #[test]

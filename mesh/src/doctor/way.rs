@@ -1,20 +1,18 @@
-//! The way to the gateway, step by step: its name, TCP, TLS, and whether what answers is a gateway that lets this agent in.
+//! The way to the gateway from its address on, step by step: TCP, TLS, and whether what answers is a gateway that lets this agent in.
 //!
 //! A step that fails ends the way: what comes after it is not known. No question makes an entry at the gateway
 //! that the agent's own link does not make.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::GATEWAY as ALL_ANSWERS;
 use super::certificate::{self, Certificate};
 use super::fetch::{Answer, Endpoint, FetchError};
 use super::report::{Finding, Verdict};
 use super::units::short;
-use super::{GATEWAY as ALL_ANSWERS, STEP};
 
-const NAME: &str = "name";
 const GATEWAY: &str = "gateway";
 const TLS: &str = "gateway-tls";
 
@@ -32,35 +30,6 @@ pub struct Gateway {
 
 /// No agent's id: a token that is shown for it is refused with the name of its owner.
 const NOBODY: &str = "nobody-godwit-doctor-asks";
-
-/// Looks the gateway's name up.
-///
-/// # Errors
-/// The finding, where there is no address.
-pub async fn name(endpoint: &Endpoint) -> Result<(Finding, Vec<SocketAddr>), Finding> {
-    let begun = Instant::now();
-    let addresses = endpoint.resolve().await.map_err(|e| {
-        Finding::fail(
-            NAME,
-            e.to_string(),
-            "look at /etc/resolv.conf and the network, or give the gateway's address in gateway.url",
-        )
-    })?;
-    let finding = match endpoint.name() {
-        None => Finding::ok(NAME, format!("{} needs no look-up", endpoint.shown())),
-        Some(name) => looked_up(name, &addresses, begun.elapsed()),
-    };
-    Ok((finding, addresses))
-}
-
-fn looked_up(name: &str, addresses: &[SocketAddr], took: Duration) -> Finding {
-    let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    let found = format!("{name} is {} ({})", shown.join(", "), short(took));
-    if took < STEP {
-        return Finding::ok(NAME, found);
-    }
-    Finding::warn(NAME, found, "a name server does not answer: look at those in /etc/resolv.conf, the first above all")
-}
 
 /// Asks the gateway at these addresses, within [`super::GATEWAY`]. `id` is the agent's, empty where it has none yet, `None` where
 /// it is not known; `now` the wall clock in seconds since 1970, `None` while it is not set.
@@ -87,7 +56,7 @@ pub async fn gateway(
     let (mut version, mut known) = (Err(late()), Some(unheard(&late())));
     let rest = async {
         let mut said = None;
-        version = read_version(endpoint.get(addresses, "/status", token).await, token.is_some(), &mut said);
+        version = read_version(endpoint.get(addresses, "/version", token).await, token.is_some(), &mut said);
         if said.is_none() {
             said = judged(endpoint, addresses, token, id).await.unwrap_or_else(|e| Some(unheard(&e.to_string())));
         }
@@ -234,27 +203,29 @@ fn text(answer: &Answer) -> String {
     String::from_utf8_lossy(&answer.body).trim().chars().take(200).collect()
 }
 
-/// What `/status` tells of the version, and of whether we may ask.
+/// What `/version` tells, and whether we may ask. `/status` would tell too, of all agents.
 fn read_version(answer: Result<Answer, FetchError>, token: bool, known: &mut Option<Known>) -> Result<String, String> {
     let answer = answer.map_err(|e| {
         *known = Some(unheard(&e.to_string()));
         e.to_string()
     })?;
     *known = matches!(answer.status, 401 | 403).then(|| refused(&answer, token));
-    if answer.status == 200 { version_in(&answer.body) } else { Err(format!("/status answers {}", answer.status)) }
+    if answer.status != 200 {
+        return Err(format!("/version answers {}", answer.status));
+    }
+    version_in(&answer.body).ok_or_else(|| "/version does not tell Godwit's".to_owned())
 }
 
-/// The member `version` of a `/status`.
-///
-/// # Errors
-/// Why there is none.
-pub fn version_in(status: &[u8]) -> Result<String, String> {
-    let status: Value = serde_json::from_slice(status).map_err(|_| "/status is not JSON".to_owned())?;
-    status.get("version").and_then(Value::as_str).map(str::to_owned).ok_or_else(|| "/status tells no version".to_owned())
+/// Ours behind Kubernetes' in a `gitVersion`: `v1.30.0+godwit-0.1.0`.
+fn version_in(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    Some(body.get("gitVersion")?.as_str()?.split_once("+godwit-")?.1.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::door::ClientTls;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -285,11 +256,13 @@ mod tests {
             let version = read_version(answer, true, &mut known);
             (version, known.map(|(verdict, found, _)| (verdict, found)))
         };
-        assert_eq!(read(Ok(answer(200, "{\"version\":\"0.1.0\"}"))), (Ok("0.1.0".to_owned()), None));
-        assert!(read(Ok(answer(200, "ok"))).0.is_err());
+        assert_eq!(read(Ok(answer(200, "{\"gitVersion\":\"v1.30.0+godwit-0.1.0\"}"))), (Ok("0.1.0".to_owned()), None));
+        for other in ["ok", "{\"gitVersion\":\"v1.30.0\"}"] {
+            assert!(read(Ok(answer(200, other))).0.is_err());
+        }
         for status in [401, 403] {
             let (version, known) = read(Ok(answer(status, "for such a reason\n")));
-            assert_eq!(version, Err(format!("/status answers {status}")));
+            assert_eq!(version, Err(format!("/version answers {status}")));
             let (verdict, found) = known.expect("a refusal");
             assert!(verdict == Verdict::Fail && found.ends_with(&format!("{status} for such a reason")), "{found}");
         }
@@ -324,11 +297,11 @@ mod tests {
     }
 
     const HEALTHY: (&str, &str) = ("GET /healthz", "200 ok");
-    const STATUS: (&str, &str) = ("GET /status", "200 {\"version\":\"1\"}");
+    const VERSION: (&str, &str) = ("GET /version", "200 {\"gitVersion\":\"v1.30.0+godwit-1\"}");
 
     const BOAT_8: &[(&str, &str)] = &[
         HEALTHY,
-        STATUS,
+        VERSION,
         ("POST /sync/v1/agents/nobody", "401 credentials are needed here"),
         ("GET /sync/v1/agents/nobody", "403 the token is boat-8's, not that of agent nobody-godwit-doctor-asks\n"),
     ];
@@ -353,28 +326,20 @@ mod tests {
     #[tokio::test]
     async fn what_the_gateways_door_says_is_told() {
         const FOREIGN: &[(&str, &str)] =
-            &[HEALTHY, STATUS, ("POST /sync/v1/agents/", "403 the host \"gw\" is not this server's")];
+            &[HEALTHY, VERSION, ("POST /sync/v1/agents/", "403 the host \"gw\" is not this server's")];
         let foreign = of(FOREIGN, true, None, "boat-7", 0).await;
         assert!(foreign.verdict == Verdict::Fail && foreign.found.contains("the host \"gw\" is not"), "{foreign:?}");
-        const OPEN: &[(&str, &str)] = &[HEALTHY, STATUS, ("POST /sync/v1/agents/nobody", "405 not for this path")];
+        const OPEN: &[(&str, &str)] = &[HEALTHY, VERSION, ("POST /sync/v1/agents/nobody", "405 not for this path")];
         let open = of(OPEN, false, None, "boat-7", 0).await;
         assert_eq!(open.verdict, Verdict::Ok, "on its machine: {open:?}");
         const FAR: &[(&str, &str)] = &[
             HEALTHY,
-            STATUS,
+            VERSION,
             ("POST /sync/v1/agents/nobody", "405 not for this path"),
             ("GET /sync/v1/agents/boat-7/down?revision=0", "403 without credentials only agents on this machine"),
         ];
         let far = of(FAR, true, None, "boat-7", 0).await;
         assert!(far.verdict == Verdict::Fail && far.found.contains("only agents on this machine"), "{far:?}");
-    }
-
-    #[test]
-    fn a_name_server_that_does_not_answer_is_a_warning() {
-        let looked = |seconds| looked_up("gw", &["192.0.2.1:1".parse().expect("one")], Duration::from_secs(seconds));
-        assert_eq!((looked(1).verdict, looked(5).verdict), (Verdict::Ok, Verdict::Warn));
-        assert!(looked(5).remedy.contains("resolv.conf"));
-        assert!(super::super::LOOKUP + ALL_ANSWERS < super::super::TOTAL, "what was found earlier is told");
     }
 
     #[test]

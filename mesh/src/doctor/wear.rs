@@ -114,8 +114,7 @@ fn assumed(place: &Place) -> Option<(u64, String)> {
     let medium = place.medium.as_ref()?;
     let times = match medium.kind {
         Kind::Sd | Kind::Usb => 100,
-        Kind::Emmc => 300,
-        Kind::Sata | Kind::Nvme => 300,
+        Kind::Emmc | Kind::Ufs | Kind::Sata | Kind::Nvme => 300,
         Kind::Turning | Kind::Virtual | Kind::Raw | Kind::Ram | Kind::Other => return None,
     };
     let whence = format!("assumed for {}: {times} times its size", medium.kind.name());

@@ -176,6 +176,22 @@ async fn runs_missed_while_off_follow_the_annotation() {
     }
 }
 
+/// Seconds of 31 bits end in 2038, those of 32 in 2106.
+#[tokio::test]
+async fn a_schedule_that_is_kept_goes_on_in_the_year_2110() {
+    const IN_2110: i64 = 4_417_977_600_000;
+    let dir = tempfile::tempdir().expect("a folder");
+    let yaml = ping("p", "*/10 * * * *", "godwit.dev/missed-runs: all", BROKER, "");
+    let world = World::open(dir.path(), Clock::manual(IN_2110 + 1000), &yaml).await;
+    world.waits_for("p", "2110-01-01T00:10:00Z").await;
+    world.close().await;
+    let world = World::open(dir.path(), Clock::manual(IN_2110 + 25 * 60_000), &yaml).await;
+    let ids = world.ids("default/default", 2).await;
+    assert_eq!(ids, ["board/2110-01-01T00:10:00Z", "board/2110-01-01T00:20:00Z"]);
+    assert_eq!(world.events("default/default").await[0].time(), Some("2110-01-01T00:10:00Z"));
+    world.close().await;
+}
+
 #[tokio::test]
 async fn a_clock_that_is_not_set_or_jumps_makes_no_run_twice_and_none_at_a_wrong_time() {
     let dir = tempfile::tempdir().expect("a folder");
