@@ -6,8 +6,8 @@ use thiserror::Error;
 /// Most operations in one JSON patch, as in Kubernetes.
 const MAX_OPERATIONS: usize = 10_000;
 
-/// Most bytes of JSON that a patch may make of an object by copying.
-const MAX_COPIED: usize = 4 << 20;
+/// Most bytes of JSON that a patch may copy: as many as a body may bring.
+const MAX_COPIED: usize = 1 << 20;
 
 /// Why a patch cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

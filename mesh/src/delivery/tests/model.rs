@@ -126,7 +126,7 @@ async fn check(triggers: Vec<Given>, events: Vec<Event>, after: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.min(24), max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn d26_each_trigger_gets_each_event_that_it_wants_once(
