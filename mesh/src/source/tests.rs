@@ -188,7 +188,7 @@ async fn a_schedule_that_is_kept_goes_on_in_the_year_2110() {
     let world = World::open(dir.path(), Clock::manual(IN_2110 + 25 * 60_000), &yaml).await;
     let ids = world.ids("default/default", 2).await;
     assert_eq!(ids, ["board/2110-01-01T00:10:00Z", "board/2110-01-01T00:20:00Z"]);
-    assert_eq!(world.events("default/default").await[0].time(), Some("2110-01-01T00:10:00Z"));
+    assert_eq!(world.events("default/default").await[0].time(), Some("2110-01-01T00:25:00Z"));
     world.close().await;
 }
 
