@@ -11,7 +11,7 @@ oldest_glibc=2.28
 export PATH=$PATH:/usr/sbin:/sbin
 
 # These names are parts of the flags of C compilers, which know no quotes.
-for folder in "$root" "$cache" "${CARGO_HOME:-}"; do
+for folder in "$cache" "${CARGO_HOME:-$HOME/.cargo}" "${GODWIT_CROSS_TARGET_DIR:-}"; do
     [[ $folder != *[[:space:]]* ]] || { echo "a folder with a blank in its name cannot be used: $folder" >&2 && exit 2; }
 done
 

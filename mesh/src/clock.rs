@@ -120,14 +120,13 @@ mod tests {
     /// Where seconds have 32 bits they end in January 2038.
     #[test]
     fn the_times_of_files_go_on_after_2038() {
-        let file = tempfile::tempfile().expect("a file");
+        // Other file systems may end there themselves.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let file = tempfile::tempfile_in(folder).expect("a file");
         let in_2040 = UNIX_EPOCH + Duration::from_secs(2_208_988_800);
         file.set_modified(in_2040).expect("set");
         let modified = file.metadata().and_then(|about| about.modified()).expect("a time");
-        if modified == UNIX_EPOCH + Duration::from_secs(2_147_483_647) {
-            eprintln!("skipped: this file system's own times end in 2038");
-            return;
-        }
         assert_eq!(modified, in_2040);
     }
 

@@ -65,7 +65,8 @@ pub fn memory(process: &Process, mqtt: SocketAddr, queued: u64) -> Result<Memory
     );
     (plan.rate, plan.count) = (0, queued / u64::from(CLIENTS));
     "queue".clone_into(&mut plan.name);
-    Load::start(plan).wait_count(LIMIT)?;
+    let kept: usize = Load::start(plan).wait_count(LIMIT)?.iter().map(|record| record.acknowledged.len()).sum();
+    anyhow::ensure!(kept as u64 == queued, "{kept} of {queued} events were acknowledged in {LIMIT:?}");
     Ok(Memory { idle_kib, load_kib, queued_kib: settled_kib(process)? })
 }
 

@@ -161,10 +161,12 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
                 .into_iter()
                 .filter(|(_, address, ..)| address.is_some_and(|one| !one.ip().to_canonical().is_loopback()))
                 .collect();
-            let bare = open.iter().find(|(_, _, tls, insecure)| *insecure && !(*tls && credentials));
-            if let Some((name, ..)) = bare {
+            let bare = open.iter().filter(|(_, _, tls, insecure)| *insecure && !(*tls && credentials));
+            let bare: Vec<String> = bare.map(|(name, ..)| format!("{name}.listen")).collect();
+            if !bare.is_empty() {
                 let found = format!(
-                    "{name}.listen is open to other machines without TLS, credentials or both, as {name}.insecure = true allows"
+                    "open to other machines without TLS, credentials or both, as insecure = true allows: {}",
+                    bare.join(", ")
                 );
                 return finding.and(Verdict::Warn, &found, "leave it so only where the network is yours alone");
             }
@@ -210,7 +212,11 @@ mod tests {
         assert_eq!(open.verdict, Verdict::Fail);
         assert!(open.found.contains("insecure = true"), "{}", open.found);
         let insecure = doors(&with(&[("http.listen", "0.0.0.0:8080"), ("http.insecure", "true")]));
-        assert!(insecure.verdict == Verdict::Warn && insecure.found.contains("http.listen"), "{}", insecure.found);
+        assert!(insecure.verdict == Verdict::Warn && insecure.found.ends_with(": http.listen"), "{}", insecure.found);
+        let set = [("listen", "0.0.0.0:0"), ("insecure", "true")];
+        let set = ["mqtt", "http"].map(|name| set.map(|(key, value)| (format!("{name}.{key}"), value)));
+        let both: Vec<(&str, &str)> = set.iter().flatten().map(|(key, value)| (key.as_str(), *value)).collect();
+        assert!(doors(&with(&both)).found.ends_with(": mqtt.listen, http.listen"), "{}", doors(&with(&both)).found);
         let behind_a_proxy = doors(&with(&[("mqtt.insecure", "true"), ("http.insecure", "true")]));
         assert_eq!(behind_a_proxy.verdict, Verdict::Ok, "for this machine alone: {}", behind_a_proxy.found);
     }

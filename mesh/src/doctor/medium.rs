@@ -158,7 +158,8 @@ fn kind(disk: &Path, name: &str) -> Kind {
     if on("usb") {
         return Kind::Usb;
     }
-    if path.contains("ufshc") {
+    // The controller's folder, whatever the board calls it.
+    if disk.ancestors().any(|up| up.join("health_descriptor").is_dir()) {
         return Kind::Ufs;
     }
     match text(disk, "queue/rotational").as_deref() {
@@ -268,7 +269,6 @@ mod tests {
             ("devices/pci0/ata2/host2/target2/2:0:0:0/block/sdc", "1", Kind::Turning),
             ("devices/pci0/virtio0/block/vda", "1", Kind::Virtual),
             ("devices/pci0/nvme/nvme0/nvme0n1", "0", Kind::Nvme),
-            ("devices/platform/soc/1d84000.ufshc/host0/target0:0:0/0:0:0:0/block/sda", "0", Kind::Ufs),
             ("devices/pci0/host1/target1/1:0:0:0/block/sda", "0", Kind::Other),
             ("devices/virtual/block/zram0", "0", Kind::Ram),
             ("devices/LNXSYSTM:00/ndbus0/region0/namespace0.0/block/pmem0", "0", Kind::Other),
@@ -279,6 +279,16 @@ mod tests {
             let sys = tree(&[(&queue, rotational), (&size, "8")], &[("dev/block/8:0", path)]);
             assert_eq!(disk(sys.path(), (8, 0)).kind, kind, "{path}");
         }
+    }
+
+    #[test]
+    fn a_ufs_chip_is_known_by_its_controller() {
+        let controller = "devices/platform/soc/4e84000.ufs";
+        let disk_path = format!("{controller}/host0/target0:0:0/0:0:0:0/block/sda");
+        let (queue, size) = (format!("{disk_path}/queue/rotational"), format!("{disk_path}/size"));
+        let health = format!("{controller}/health_descriptor/eol_info");
+        let sys = tree(&[(&queue, "0"), (&size, "8"), (&health, "0x01")], &[("dev/block/8:0", &disk_path)]);
+        assert_eq!(disk(sys.path(), (8, 0)).kind, Kind::Ufs);
     }
 
     #[test]
