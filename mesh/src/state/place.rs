@@ -14,13 +14,18 @@ use crate::storage::{Storage, read_exact_at};
 pub const MAX_DAMAGED: usize = 3;
 
 /// What of a file [`newer`] looks at.
-pub(crate) const HEAD_BYTES: usize = 193;
+pub(crate) const HEAD_BYTES: usize = 200;
 
 /// The version of redb's format that the head of a file names, once for each of its two commits, if it is a later one than ours. `None`
-/// also where they differ, or are none that redb is likely to have soon: that is damage.
+/// also where they differ, are none that redb is likely to have soon, or do not stand where a commit begins: that is damage.
 pub(crate) fn newer(head: &[u8]) -> Option<u8> {
     const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
-    let (one, other) = (*head.get(64)?, *head.get(192)?);
+    // A version, two flags, and nothing.
+    let commit = |at: usize| match head.get(at..at + 8)? {
+        [version, 0 | 1, 0 | 1, 0 | 1, 0, 0, 0, 0] => Some(*version),
+        _ => None,
+    };
+    let (one, other) = (commit(64)?, commit(192)?);
     (head.starts_with(MAGIC) && one == other && (FORMAT + 1..32).contains(&one)).then_some(one)
 }
 

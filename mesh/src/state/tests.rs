@@ -73,12 +73,16 @@ fn a_file_of_a_later_format_is_refused_and_left_as_it_is() -> Result<(), StateEr
     let disk = SimDisk::new();
     state(&disk).put(NUMBERS, b"n", &7)?;
     let file = disk.open("state.redb", false).expect("there");
-    let mut head = [0; 193];
+    let mut head = [0; super::super::HEAD_BYTES];
     crate::storage::read_exact_at(&*file, &mut head, 0).expect("read");
     assert_eq!((head[64], head[192]), (FORMAT, FORMAT));
     for at in [64, 192] {
         file.write_all_at(&[FORMAT + 1], at).expect("written");
+        head[usize::try_from(at).expect("small")] = FORMAT + 1;
     }
+    assert_eq!(super::super::newer(&head), Some(FORMAT + 1));
+    head[69] = 7;
+    assert_eq!(super::super::newer(&head), None, "what stands beside it is damaged");
     let refused = State::open(Arc::new(disk.clone()), "state.redb").map(|_| ()).expect_err("a later one");
     assert!(matches!(refused, StateError::Version { found, .. } if found == FORMAT + 1), "{refused}");
     assert_eq!(disk.paths(), ["state.redb"]);
