@@ -37,6 +37,14 @@ skip() {
     skipped=$((skipped + 1))
 }
 
+# absent NAME WHY: it needs what cannot be had here. Skipped; in continuous integration, which says so by CI, a failure.
+absent() {
+    [ -n "${CI:-}" ] || { skip "$@" && return; }
+    say "$1"
+    echo "FAILED: $1: $2"
+    failed=$((failed + 1))
+}
+
 # shown NAME COMMAND…: runs it with all it prints kept in `log` too; the status is the command's.
 shown() {
     say "$1"

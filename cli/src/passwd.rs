@@ -11,9 +11,9 @@ const EXAMPLES: &str = "\
 The file holds argon2id hashes, never the passwords. A running agent or gateway reads it again on SIGHUP.
 
 Examples:
-  godwit passwd /etc/godwit/credentials sensor-7          asks for the password twice
-  echo \"$SECRET\" | godwit passwd /etc/godwit/credentials sensor-7
-  godwit passwd /etc/godwit/credentials sensor-7 --delete";
+  godwit passwd /etc/godwit/private/credentials sensor-7    asks for the password twice
+  echo \"$SECRET\" | godwit passwd /etc/godwit/private/credentials sensor-7
+  godwit passwd /etc/godwit/private/credentials sensor-7 --delete";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

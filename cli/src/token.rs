@@ -12,8 +12,8 @@ A token has 256 random bits. It is printed once; the file keeps only its SHA-256
 agent's id as its user.
 
 Examples:
-  godwit token /etc/godwit/credentials boat-7 > boat-7.token
-  godwit token /etc/godwit/credentials boat-7 --delete";
+  godwit token /etc/godwit/private/credentials boat-7 > boat-7.token
+  godwit token /etc/godwit/private/credentials boat-7 --delete";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

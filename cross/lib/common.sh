@@ -3,7 +3,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
-cache=${GODWIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/godwit}
+cache=$(realpath -m "${GODWIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/godwit}")
 dist=${GODWIT_DIST:-$root/dist}
 targets="aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf x86_64-unknown-linux-gnu"
 # The oldest glibc that our binaries run on: Debian 10, Ubuntu 18.10, RHEL 8, Yocto 3.0.
@@ -63,7 +63,8 @@ step() {
 }
 
 # once FOLDER COMMAND…: has COMMAND fill a new folder, given as its last argument, and only then gives it its name. What was cut
-# short leaves nothing behind that could be taken for whole; two at a time do not meet.
+# short leaves nothing behind that could be taken for whole; two at a time do not meet. What COMMAND keeps beside it, in FOLDER.fetched, is
+# there when it is started again.
 once() {
     local folder=$1
     shift
@@ -72,11 +73,11 @@ once() {
     (
         flock 9
         [ -d "$folder" ] && exit
-        rm -rf "$folder.part" && mkdir "$folder.part" && "$@" "$folder.part" && mv "$folder.part" "$folder"
+        rm -rf "$folder.part" && mkdir "$folder.part" && "$@" "$folder.part" && mv "$folder.part" "$folder" && rm -rf "$folder.fetched"
     ) 9>"$folder.lock"
 }
 
-# The address of a Debian mirror, as this machine's own apt knows it.
+# The address of a Debian mirror: as this machine's own apt knows it, else Debian's own. Signatures are checked whatever it is.
 debian_mirror() {
     if [ -n "${GODWIT_DEBIAN_MIRROR:-}" ]; then
         echo "$GODWIT_DEBIAN_MIRROR"
@@ -85,7 +86,7 @@ debian_mirror() {
     local found
     found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
         sed 's/#.*//' | grep -oE '(https?|file|mirror\+https?)://[^] ]+' | grep -E '/debian/?$' | head -n 1)
-    [ -n "$found" ] || die "no Debian mirror among this machine's apt sources: set GODWIT_DEBIAN_MIRROR to the URL of one"
+    found=${found:-http://deb.debian.org/debian}
     echo "${found%/}"
 }
 
@@ -96,7 +97,7 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 debian_apt() {
     local suite=$1 state=$2 program=$3 mirror arch archs=()
     shift 3
-    mirror=$(debian_mirror) || exit 1
+    mirror=$(debian_mirror)
     mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
     echo "deb [signed-by=$keyring] $mirror $suite main" >"$state/sources.list"
     while read -r arch; do archs+=(-o "APT::Architectures::=$arch"); done <"$state/architectures"
@@ -110,13 +111,13 @@ debian_apt() {
 # whose name matches PATTERN (a regular expression), again with all that it needs.
 debian_packages() {
     local suite=$1 folder=${*: -1} package packages=() status=0
-    local apt=$folder/.apt
+    local apt=${folder%.part}.fetched
     for package in apt-get dpkg-deb; do
         command -v "$package" >/dev/null || die "$package is missing: Debian's packages are fetched by it"
     done
     [ -f "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
-    debian_mirror >/dev/null
-    mkdir "$apt"
+    # A package that came whole is not fetched again.
+    mkdir -p "$apt/debs"
     # Those that the packages name; amd64 where one names none, but for packages that are for all.
     for package in "${@:2:$#-2}"; do
         case $package in
@@ -141,13 +142,16 @@ debian_packages() {
             packages+=("${package%:all}")
         fi
     done
-    mkdir "$apt/debs"
-    [ "$status" -eq 0 ] && (cd "$apt/debs" && debian_apt "$suite" "$apt" apt-get -q download "${packages[@]}") >>"$apt/log" 2>&1 ||
+    # It names only those that are not in the folder where it is called.
+    [ "$status" -eq 0 ] && (cd "$apt" && debian_apt "$suite" "$apt" apt-get -q download --print-uris "${packages[@]}") >"$apt/uris" 2>>"$apt/log" &&
+        (cd "$apt/debs" && debian_apt "$suite" "$apt" apt-get -q download "${packages[@]}") >>"$apt/log" 2>&1 ||
         { cat "$apt/log" >&2 && return 1; }
-    for package in "$apt"/debs/*.deb; do
+    sed -nE "s/^'[^']*' ([^ ]+\\.deb) .*/\\1/p" "$apt/uris" | LC_ALL=C sort -u >"$apt/files"
+    while read -r package; do
+        package=$apt/debs/$package
         dpkg-deb -x "$package" "$folder" || return 1
         printf '%s %s\n' "$(dpkg-deb -W --showformat='${Package}:${Architecture} ${Version}' "$package")" \
             "$(sha256sum <"$package" | cut -d' ' -f1)"
-    done >"$folder/packages.lock"
-    rm -rf "$apt"
+    done <"$apt/files" >"$folder/packages.lock"
+    [ -s "$folder/packages.lock" ]
 }

@@ -41,8 +41,9 @@ debian_root() {
 }
 
 fetch_root() {
-    local log=$2.log
-    debootstrap --arch="$1" --variant=minbase --include="$root_packages" "$root_suite" "$2" "$(debian_mirror)" >"$log" 2>&1 ||
+    local log=$2.log debs=${2%.part}.fetched
+    mkdir -p "$debs"
+    debootstrap --cache-dir="$debs" --arch="$1" --variant=minbase --include="$root_packages" "$root_suite" "$2" "$(debian_mirror)" >"$log" 2>&1 ||
         { tail -n 30 "$log" >&2 && return 1; }
     rm -rf "$2"/var/cache/apt/archives/*.deb "$2"/var/lib/apt/lists/*_* "$log"
 }

@@ -15,12 +15,14 @@ libc_folder() {
 emulator() {
     local qemu folder
     case $1 in
-    arm64) qemu=qemu-aarch64-static ;;
-    armhf) qemu=qemu-arm-static ;;
-    amd64) qemu=qemu-x86_64-static ;;
+    arm64) qemu=qemu-aarch64 ;;
+    armhf) qemu=qemu-arm ;;
+    amd64) qemu=qemu-x86_64 ;;
     esac
     [ "$1" = "$(host_arch)" ] && return
-    command -v "$qemu" >/dev/null || die "$qemu is missing: install qemu-user-static"
+    # Debian 14 has it by the shorter name only.
+    qemu=$(command -v "$qemu-static" || command -v "$qemu") ||
+        die "$qemu-static is missing: install qemu-user-static (where there is none any more, qemu-user)"
     folder=$(libc_folder "$1") || exit 1
     echo "$qemu -L $folder"
 }

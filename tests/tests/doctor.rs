@@ -1,7 +1,10 @@
 //! `godwit doctor` and `godwit-agent doctor` on real boards: what is well is ok, what is broken on purpose is found by name with
 //! what to do, and neither hangs.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -37,9 +40,14 @@ impl Report {
 
     fn run(program: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Self> {
         let mut command = Command::new(binaries::path(program));
+        command.args(["doctor", "--json"]).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::by(&mut command)
+    }
+
+    fn by(command: &mut Command) -> Result<Self> {
         let begun = Instant::now();
-        command.arg("doctor").args(arguments).arg("--json");
-        let output = command.envs(environment.iter().map(|(name, value)| (name, value))).output()?;
+        let output = command.output()?;
         assert!(begun.elapsed() < BOUND, "it took {:?}", begun.elapsed());
         let text = String::from_utf8(output.stdout)?;
         let json = serde_json::from_str(&text)
@@ -303,6 +311,48 @@ fn what_root_may_read_and_the_agents_user_may_not_is_found() -> Result<()> {
         assert!(said.contains("chown 4711"), "{said}");
         std::os::unix::fs::chown(&file, Some(4711), None)?;
         Report::of("godwit", &agent)?.expect("doors", "ok");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_an_ordinary_user_may_not_read_is_not_known_and_no_fault() -> Result<()> {
+    need!("what_an_ordinary_user_may_not_read_is_not_known_and_no_fault", root);
+    lab::run(|lab| {
+        // Somebody else must be able to come to the program and to the configuration, as in /usr/bin and /etc.
+        std::fs::set_permissions(lab.path(), Permissions::from_mode(0o755))?;
+        let program = lab.path().join("godwit-agent");
+        std::fs::copy(binaries::path("godwit-agent"), &program)?;
+        let agents = lab.path().join("agents");
+        let token = keys::token(&agents, "agent-1")?;
+        let mut gateway = Node::gateway(lab)?;
+        gateway.set("auth.credentials", &agents.display().to_string());
+        gateway.start()?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.uplink(gateway.http());
+        let private = lab.path().join("private");
+        std::fs::create_dir(&private)?;
+        let token_file = private.join("token");
+        std::fs::write(&token_file, token)?;
+        std::fs::set_permissions(&private, Permissions::from_mode(0o750))?;
+        agent.set("gateway.token-file", &token_file.display().to_string());
+        Report::of("godwit-agent", &agent)?.expect("gateway", "ok");
+        let of_another = |agent: &Node| {
+            let config = agent.write_config()?;
+            std::fs::set_permissions(&config, Permissions::from_mode(0o644))?;
+            Report::by(Command::new(&program).args(["doctor", "--json", "--config"]).arg(&config).uid(65_534).gid(65_534))
+        };
+        let report = of_another(&agent)?;
+        let said = report.expect("gateway", "unknown");
+        assert!(said.contains("gateway.token-file may not be read") && said.contains("as root"), "{said}");
+        assert_eq!(report.code, 0, "{:#}", report.json);
+        let authority = private.join("ca.pem");
+        std::fs::write(&authority, "")?;
+        agent.set("gateway.ca-file", &authority.display().to_string());
+        let report = of_another(&agent)?;
+        let said = report.expect("gateway", "unknown");
+        assert!(said.contains("gateway.ca-file may not be read"), "{said}");
+        assert_eq!(report.code, 0, "{:#}", report.json);
         Ok(())
     })
 }

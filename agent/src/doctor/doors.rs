@@ -181,7 +181,7 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
 }
 
 /// Opens a file to see whether it can be read. What is no file is not opened: a pipe would wait for a writer.
-fn file(path: &Path) -> io::Result<Metadata> {
+pub(super) fn file(path: &Path) -> io::Result<Metadata> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }

@@ -1,14 +1,17 @@
 //! Agent and gateway: the one that runs here, the way up, and whether their versions fit.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-use godwit_mesh::doctor::{self, Endpoint, FetchError, Finding, Keeper, Process, Verdict};
+use godwit_mesh::doctor::{self, Endpoint, FetchError, Finding, Keeper, Process, Token, Verdict};
 use godwit_mesh::door::ClientTls;
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
+use super::doors::{self, AS_ROOT};
 use super::subject::INSIDE;
-use super::{Subject, id, now, worse};
+use super::{IF_TLS, Subject, id, now, worse};
 use crate::config::Config;
 
 const VERSIONS: &str = "versions";
@@ -161,13 +164,33 @@ async fn way(config: &Config, send: &Sender<Finding>) -> (Vec<Finding>, Option<V
     let _ = send.send(name).await;
     let config = config.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let file = config.gateway.token_file.as_ref().filter(|file| file.is_file());
-        (file.and_then(|file| std::fs::read_to_string(file).ok()), id(&config).ok())
+        let of = |file: &Option<PathBuf>| file.as_deref().map_or(Ok(None), text);
+        (of(&config.gateway.token_file), of(&config.gateway.ca_file), id(&config).ok())
     });
-    // What cannot be read is the matter of other checks.
-    let (token, id) = read.await.unwrap_or_default();
-    let asked = doctor::gateway(&endpoint, &addresses, token.as_deref().map(str::trim), id.as_deref(), now()).await;
+    let (token, authorities, id) = read.await.unwrap_or((Ok(None), Ok(None), None));
+    if authorities.is_err() {
+        let why = "gateway.ca-file may not be read by this user";
+        return (["gateway", IF_TLS].map(|check| Finding::unknown(check, why, AS_ROOT)).to_vec(), unknown(why));
+    }
+    let token = match &token {
+        Ok(Some(token)) => Token::Is(token.trim()),
+        Ok(None) => Token::None,
+        Err(Unseen) => Token::Unseen,
+    };
+    let asked = doctor::gateway(&endpoint, &addresses, token, id.as_deref(), now()).await;
     (asked.findings, Some(asked.version))
+}
+
+/// This user may not read a file.
+struct Unseen;
+
+/// A file's text. What else is wrong with it is the matter of other checks.
+fn text(file: &Path) -> Result<Option<String>, Unseen> {
+    match doors::file(file) {
+        Ok(_) => Ok(std::fs::read_to_string(file).ok()),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Unseen),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Whether this program, the running agent and the gateway fit. They talk across versions; but what is mended is so only where it

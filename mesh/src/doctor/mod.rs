@@ -43,7 +43,7 @@ pub use report::{Finding, Report, Verdict};
 pub use room::room;
 pub use sync::fdatasync;
 pub use units::{endurance, size};
-pub use way::{Gateway, gateway};
+pub use way::{Gateway, Token, gateway};
 pub use wear::{Counted, flash};
 
 /// How long one step on the network may take: TCP, a TLS handshake, an answer.

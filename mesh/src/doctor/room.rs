@@ -16,7 +16,7 @@ use super::units::size;
 use crate::config::Storage;
 use crate::journal::{RESERVE_SEGMENTS, newer};
 use crate::objects;
-use crate::process::{chosen_limit, chosen_segment};
+use crate::process::{LIMIT_FILE, chosen_limit, chosen_segment, kept_limit};
 use crate::state::{self, HEAD_BYTES, StateError};
 
 const CHECK: &str = "room";
@@ -80,7 +80,7 @@ fn look(place: &Place, section: &Storage) -> io::Result<Seen> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Some(used),
         Err(_) => None,
     };
-    let kept = || fs::read_to_string(place.folder.join("max-bytes")).ok()?.trim().parse().ok();
+    let kept = || kept_limit(&fs::read_to_string(place.folder.join(LIMIT_FILE)).ok()?);
     let limit = section.max_bytes.map(|size| size.0).or_else(kept).unwrap_or_else(|| chosen_limit(free));
     Ok(Seen {
         total: stat.f_blocks.saturating_mul(stat.f_frsize),
@@ -186,6 +186,18 @@ mod tests {
     use super::*;
     use crate::config::StoragePolicy;
 
+    fn section() -> Storage {
+        Storage {
+            segment_bytes: None,
+            max_bytes: None,
+            keep: Duration::ZERO,
+            max_age: None,
+            max_count: None,
+            policy: StoragePolicy::DropOldest,
+            commit_delay: Duration::ZERO,
+        }
+    }
+
     fn verdict(free_mib: u64, used_mib: u64, limit_mib: u64, missing: u64) -> Verdict {
         let used = Used { bytes: used_mib << 20, journals: u64::from(used_mib > 0), missing, ..Used::default() };
         let seen = Seen {
@@ -232,15 +244,7 @@ mod tests {
     #[test]
     fn what_a_newer_program_wrote_fails_and_what_was_set_aside_warns() {
         let dir = tempfile::tempdir().expect("a folder");
-        let section = Storage {
-            segment_bytes: None,
-            max_bytes: None,
-            keep: Duration::ZERO,
-            max_age: None,
-            max_count: None,
-            policy: StoragePolicy::DropOldest,
-            commit_delay: Duration::ZERO,
-        };
+        let section = section();
         let letters = dir.path().join("brokers/default/default/dead-letters");
         fs::create_dir_all(&letters).expect("made");
         let room = || room(&Place::of(dir.path()).expect("a place"), &section);
@@ -266,6 +270,20 @@ mod tests {
         let newer = room();
         assert_eq!(newer.verdict, Verdict::Fail);
         assert!(newer.found.contains("has format version 2, this program reads 1"), "{}", newer.found);
+    }
+
+    #[test]
+    fn a_limit_that_the_agent_does_not_believe_is_not_believed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let section = section();
+        let limit = |kept: &str| {
+            fs::write(dir.path().join(LIMIT_FILE), kept).expect("written");
+            look(&Place::of(dir.path()).expect("a place"), &section).expect("seen").limit
+        };
+        assert_eq!(limit("5000000\n"), 5_000_000);
+        for damaged in ["0\n", "", "17"] {
+            assert!(limit(damaged) > 1 << 20, "{damaged}");
+        }
     }
 
     #[test]

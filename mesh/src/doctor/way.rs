@@ -28,6 +28,23 @@ pub struct Gateway {
     pub version: Result<String, String>,
 }
 
+/// The token that the agent shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// It has none.
+    None,
+    /// This one.
+    Is(&'a str),
+    /// It has one that this user may not read.
+    Unseen,
+}
+
+impl<'a> Token<'a> {
+    fn shown(self) -> Option<&'a str> {
+        if let Self::Is(token) = self { Some(token) } else { None }
+    }
+}
+
 /// No agent's id: a token that is shown for it is refused with the name of its owner.
 const NOBODY: &str = "nobody-godwit-doctor-asks";
 
@@ -36,7 +53,7 @@ const NOBODY: &str = "nobody-godwit-doctor-asks";
 pub async fn gateway(
     endpoint: &Endpoint,
     addresses: &[SocketAddr],
-    token: Option<&str>,
+    token: Token<'_>,
     id: Option<&str>,
     now: Option<u64>,
 ) -> Gateway {
@@ -56,7 +73,7 @@ pub async fn gateway(
     let (mut version, mut known) = (Err(late()), Some(unheard(&late())));
     let rest = async {
         let mut said = None;
-        version = read_version(endpoint.get(addresses, "/version", token).await, token.is_some(), &mut said);
+        version = read_version(endpoint.get(addresses, "/version", token.shown()).await, token, &mut said);
         if said.is_none() {
             said = judged(endpoint, addresses, token, id).await.unwrap_or_else(|e| Some(unheard(&e.to_string())));
         }
@@ -75,13 +92,13 @@ pub async fn gateway(
 async fn judged(
     endpoint: &Endpoint,
     addresses: &[SocketAddr],
-    token: Option<&str>,
+    token: Token<'_>,
     id: Option<&str>,
 ) -> Result<Option<Known>, FetchError> {
     let down = |id: &str| format!("/sync/v1/agents/{id}/down?revision=0");
     let door = endpoint.ask("POST", addresses, &down(NOBODY), None).await?;
     if door.status == 403 {
-        return Ok(Some(refused(&door, false)));
+        return Ok(Some(refused(&door, Token::None)));
     }
     let credentials = door.status == 401;
     let who = match id {
@@ -90,10 +107,10 @@ async fn judged(
         Some(id) if !id.is_empty() && !addresses.iter().all(|one| one.ip().to_canonical().is_loopback()) => id,
         _ => return Ok(None),
     };
-    let answer = endpoint.get(addresses, &down(who), token).await?;
+    let answer = endpoint.get(addresses, &down(who), token.shown()).await?;
     Ok(match (answer.status, credentials) {
         (403, true) => foreign(&text(&answer), id.unwrap_or_default()),
-        (403, false) => Some(refused(&answer, false)),
+        (403, false) => Some(refused(&answer, Token::None)),
         _ => None,
     })
 }
@@ -170,8 +187,14 @@ fn healthy(endpoint: &Endpoint, answer: &Answer, now: Option<u64>) -> Finding {
 /// The chain that the gateway showed; rustls has found it good.
 fn shown(answer: &Answer, now: Option<u64>) -> Finding {
     let all: Option<Vec<Certificate>> = answer.chain.iter().map(|der| certificate::parse(der)).collect();
-    let (Some(all), Some(now)) = (all, now.and_then(|now| i64::try_from(now).ok())) else {
-        return Finding::ok(TLS, "it proves who it is; when its certificate ends is not known");
+    let unknown = |why: &str, remedy: &str| {
+        Finding::unknown(TLS, format!("it proves who it is; when its certificate ends {why}"), remedy)
+    };
+    let Some(all) = all else {
+        return unknown("is not understood", "openssl x509 -noout -dates tells, there");
+    };
+    let Some(now) = now.and_then(|now| i64::try_from(now).ok()) else {
+        return unknown("cannot be judged: the clock is not set", "set the clock");
     };
     let worst = certificate::worst(all.iter(), now).map(|one| one.standing(now));
     let (verdict, found) = worst.unwrap_or((Verdict::Unknown, "it showed no certificate".to_owned()));
@@ -188,13 +211,21 @@ fn unheard(why: &str) -> Known {
 }
 
 /// The gateway's refusal in its own words.
-fn refused(answer: &Answer, token: bool) -> Known {
-    let remedy = match (answer.status, token) {
-        (401, true) => "make one there with `godwit token FILE AGENT-ID` and put it into gateway.token-file",
-        (401, false) => "`godwit token FILE AGENT-ID` there makes one for gateway.token-file",
-        _ => "mend that in the gateway's configuration",
+fn refused(answer: &Answer, token: Token<'_>) -> Known {
+    let (why, remedy) = match (answer.status, token) {
+        (401, Token::Unseen) => {
+            let found = "whether it lets this agent in is not known: gateway.token-file may not be read by this user";
+            return (Verdict::Unknown, found.to_owned(), "run it as root or as the agent's user");
+        }
+        (401, Token::Is(_)) => (
+            "it does not know our token",
+            "make one there with `godwit token FILE AGENT-ID` and put it into gateway.token-file",
+        ),
+        (401, Token::None) => {
+            ("it refuses this agent", "`godwit token FILE AGENT-ID` there makes one for gateway.token-file")
+        }
+        _ => ("it refuses this agent", "mend that in the gateway's configuration"),
     };
-    let why = if answer.status == 401 && token { "it does not know our token" } else { "it refuses this agent" };
     (Verdict::Fail, format!("{why}: {} {}", answer.status, text(answer)), remedy)
 }
 
@@ -204,7 +235,7 @@ fn text(answer: &Answer) -> String {
 }
 
 /// What `/version` tells, and whether we may ask. `/status` would tell too, of all agents.
-fn read_version(answer: Result<Answer, FetchError>, token: bool, known: &mut Option<Known>) -> Result<String, String> {
+fn read_version(answer: Result<Answer, FetchError>, token: Token<'_>, known: &mut Option<Known>) -> Result<String, String> {
     let answer = answer.map_err(|e| {
         *known = Some(unheard(&e.to_string()));
         e.to_string()
@@ -253,7 +284,7 @@ mod tests {
     fn a_version_or_the_reason_why_not() {
         let read = |answer| {
             let mut known = None;
-            let version = read_version(answer, true, &mut known);
+            let version = read_version(answer, Token::Is("t"), &mut known);
             (version, known.map(|(verdict, found, _)| (verdict, found)))
         };
         assert_eq!(read(Ok(answer(200, "{\"gitVersion\":\"v1.30.0+godwit-0.1.0\"}"))), (Ok("0.1.0".to_owned()), None));
@@ -290,6 +321,7 @@ mod tests {
         let endpoint = Endpoint::new(&format!("http://{address}"), ClientTls::new(None)).expect("a URL");
         let elsewhere = remote.then(|| "192.0.2.1:1".parse().expect("an address"));
         let addresses: Vec<SocketAddr> = [address].into_iter().chain(elsewhere).collect();
+        let token = token.map_or(Token::None, Token::Is);
         let mut told = gateway(&endpoint, &addresses, token, Some(id), None).await;
         assert_eq!(told.version, Ok("1".to_owned()));
         served.await.expect("asked all that, and nothing else");
@@ -354,6 +386,25 @@ mod tests {
         let finding = shown(&Answer { chain, ..answer(200, "ok") }, Some(1_767_225_600));
         assert_eq!(finding.verdict, Verdict::Ok);
         assert!(finding.found.ends_with("certificates: 2, the first to end expires in 20 days"), "{}", finding.found);
+    }
+
+    #[test]
+    fn a_token_that_was_not_seen_is_not_blamed() {
+        let refused = |status, token| refused(&answer(status, "credentials are needed here"), token).0;
+        assert_eq!(refused(401, Token::None), Verdict::Fail);
+        assert_eq!(refused(401, Token::Is("t")), Verdict::Fail);
+        assert_eq!(refused(401, Token::Unseen), Verdict::Unknown);
+        assert_eq!(refused(403, Token::Unseen), Verdict::Fail, "of whatever token");
+    }
+
+    #[test]
+    fn an_end_that_is_not_known_is_not_ok() {
+        let good = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        let good = good.self_signed(&rcgen::KeyPair::generate().expect("key")).expect("signed").der().to_vec();
+        for (chain, now) in [(vec![vec![1, 2, 3]], Some(1_767_225_600)), (vec![good], None)] {
+            let finding = shown(&Answer { chain, ..answer(200, "ok") }, now);
+            assert!(finding.verdict == Verdict::Unknown && !finding.remedy.is_empty(), "{finding:?}");
+        }
     }
 
     #[test]

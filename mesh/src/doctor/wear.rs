@@ -3,7 +3,7 @@
 //! Two rates are told: the agent's own (`write_bytes` of `/proc/PID/io`, which leaves out what the file system writes on its
 //! behalf), and the whole disk's since the machine started, which is what wears it. The worse of the two decides. The endurance
 //! is the one given, else an assumption by the kind of medium, named as such: makers of cards do not tell, and the controller
-//! writes more than it is given.
+//! writes more than it is given. What was seen for less than a day (a first start, an update of the system) warns at most.
 
 use std::time::Duration;
 
@@ -59,9 +59,10 @@ pub fn flash(place: &Place, agent: &Result<Counted, String>, up: Option<Duration
         (Ok(_), None) => told.push("what the agent writes was measured for too short a time".to_owned()),
     }
     // A machine just started has a rate that would kill any card.
-    let disk_rate = disk.filter(|disk| disk.over >= SETTLED).and_then(Counted::a_day);
-    if let (Some(medium), Some(rate)) = (medium, disk_rate) {
-        told.push(format!("all of {} {} a day since the machine started", medium.name, size(rate)));
+    let disk = disk.filter(|disk| disk.over >= SETTLED);
+    if let (Some(medium), Some(disk), Some(rate)) = (medium, disk, disk.and_then(Counted::a_day)) {
+        let up = long(disk.over.as_secs());
+        told.push(format!("all of {} {} a day since the machine started {up} ago", medium.name, size(rate)));
         finding = finding.with("disk_bytes_per_day", rate);
     }
     finding.found = told.join(", ");
@@ -74,7 +75,8 @@ pub fn flash(place: &Place, agent: &Result<Counted, String>, up: Option<Duration
     let Some((endurance, whence)) = endurance.map(|bytes| (bytes, "as given".to_owned())).or_else(|| assumed(place)) else {
         return finding.and(Verdict::Unknown, "what its medium can take is not known", "give --endurance, such as 40TBW");
     };
-    let Some(rate) = agent_rate.max(disk_rate) else {
+    let rates = [agent.as_ref().ok().copied(), disk].into_iter().flatten();
+    let Some((rate, seen_for)) = rates.filter_map(|counted| Some((counted.a_day()?, counted.over))).max() else {
         return finding.and(Verdict::Unknown, "the rate of writing is not known", "run it while the agent runs, as root");
     };
     let seconds = u64::try_from(u128::from(endurance) * u128::from(DAY) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
@@ -83,8 +85,8 @@ pub fn flash(place: &Place, agent: &Result<Counted, String>, up: Option<Duration
     let remedy =
         "see what writes (iotop); storage.commit-delay gathers commits; a card or disk made for endurance lasts longer";
     match seconds {
-        0..SHORTEST_LIFE => finding.and(Verdict::Fail, &found, remedy),
-        SHORTEST_LIFE..SHORT_LIFE => finding.and(Verdict::Warn, &found, remedy),
+        0..SHORTEST_LIFE if seen_for.as_secs() >= DAY => finding.and(Verdict::Fail, &found, remedy),
+        0..SHORT_LIFE => finding.and(Verdict::Warn, &found, remedy),
         _ => finding.and(Verdict::Ok, &found, ""),
     }
 }
@@ -97,15 +99,14 @@ fn worn(finding: Finding, used_percent: Option<u8>, end_of_life: Option<u8>) -> 
         Some(2) => finding.and(Verdict::Warn, "it says that 80 % of its spare blocks are used", replace),
         _ => finding,
     };
-    match used_percent {
-        None => finding,
-        Some(more @ 101..) => {
-            finding.and(Verdict::Warn, "it says that it is past its life", replace).with("used_percent", more)
-        }
-        Some(percent) => finding
-            .and(Verdict::Ok, &format!("it says that up to {percent} % of its life is used"), "")
-            .with("used_percent", percent),
-    }
+    let Some(percent) = used_percent else { return finding };
+    let up_to = format!("it says that up to {percent} % of its life is used");
+    let finding = match percent {
+        0..=90 => finding.and(Verdict::Ok, &up_to, ""),
+        91..=100 => finding.and(Verdict::Warn, &up_to, replace),
+        101.. => finding.and(Verdict::Warn, "it says that it is past its life", replace),
+    };
+    finding.with("used_percent", percent)
 }
 
 /// What a medium whose maker says nothing is assumed to take: so many times its size, small writes and the controller's own
@@ -151,6 +152,8 @@ mod tests {
         let place = on("ext4", "rw", Some(medium));
         let up = Some(Duration::from_secs(DAY));
         assert_eq!(flash(&place, &day(1), up, None).verdict, Verdict::Fail, "others wear it out");
+        let morning = flash(&place, &day(1), Some(Duration::from_secs(DAY / 4)), None);
+        assert_eq!(morning.verdict, Verdict::Warn, "the day of an update is not every day: {}", morning.found);
         let just = Some(Duration::from_secs(5));
         let unknown = flash(&place, &Err("no agent runs".to_owned()), just, None);
         assert_eq!(unknown.verdict, Verdict::Unknown);
@@ -168,6 +171,9 @@ mod tests {
         let mut medium = disk(Kind::Emmc);
         (medium.used_percent, medium.end_of_life) = (Some(110), Some(3));
         assert_eq!(flash(&on("ext4", "rw", Some(medium.clone())), &day(1), None, None).verdict, Verdict::Fail);
+        (medium.used_percent, medium.end_of_life) = (Some(100), Some(1));
+        let finding = flash(&on("ext4", "rw", Some(medium.clone())), &day(1), None, None);
+        assert!(finding.verdict == Verdict::Warn && finding.found.contains("100 %"), "{finding:?}");
         (medium.used_percent, medium.end_of_life) = (Some(30), Some(1));
         let finding = flash(&on("ext4", "rw", Some(medium)), &day(1), None, None);
         assert_eq!((finding.verdict, &finding.values["used_percent"]), (Verdict::Ok, &30.into()));

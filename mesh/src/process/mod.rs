@@ -27,6 +27,7 @@ pub use front::{Bound, Front, FrontError, credentials, listener};
 pub use kept::{read_kept, write_kept};
 pub use memory::{forget_start, give_back, keep_small};
 pub use notify::Notifier;
+pub(crate) use room::{FILE as LIMIT_FILE, kept_limit};
 pub use room::{broker_defaults, chosen_limit, chosen_segment, read_small, write_small};
 pub use serve::{Daemon, ServeError, serve};
 pub use signals::{Signal, Signals};

@@ -19,7 +19,7 @@ use crate::storage::{Storage, read_exact_at};
 use super::write_kept;
 
 /// Where the limit is kept that the first start chose.
-const FILE: &str = "max-bytes";
+pub(crate) const FILE: &str = "max-bytes";
 
 /// What the first start chooses at least where half of the free disk is as much.
 const USEFUL_BYTES: u64 = 32 << 20;
@@ -103,10 +103,13 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The limit in the file `max-bytes`; `None` where it is damaged.
+pub(crate) fn kept_limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|kept| *kept >= LEAST_BYTES)
+}
+
 fn kept_or_chosen(storage: &dyn Storage) -> io::Result<u64> {
-    if let Some(kept) =
-        read_small(storage, FILE)?.and_then(|text| text.trim().parse().ok()).filter(|kept| *kept >= LEAST_BYTES)
-    {
+    if let Some(kept) = read_small(storage, FILE)?.and_then(|text| kept_limit(&text)) {
         return Ok(kept);
     }
     let chosen = chosen_limit(storage.free_bytes()?);
