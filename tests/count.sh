@@ -37,7 +37,7 @@ skip() {
     skipped=$((skipped + 1))
 }
 
-# absent NAME WHY: it needs what cannot be had here. Skipped; in continuous integration, which says so by CI, a failure.
+# absent NAME WHY: it needs what could not be had. Skipped; in continuous integration, which says so by CI, a failure.
 absent() {
     [ -n "${CI:-}" ] || { skip "$@" && return; }
     say "$1"

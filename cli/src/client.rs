@@ -53,10 +53,7 @@ pub(crate) enum ClientError {
         "cannot reach {server}: {why}. Is it running? `godwit dev` starts an agent and a gateway here; --server names another"
     )]
     Unreachable { server: String, why: String },
-    #[error(
-        "{server} does not prove who it is: {why}. --ca-file names a certificate to trust; one that signs itself must not be a CA \
-         (openssl req -x509 … -addext basicConstraints=critical,CA:FALSE)"
-    )]
+    #[error("{server} does not prove who it is: {why}. --ca-file names certificates to trust: its authority's, or its own")]
     Untrusted { server: String, why: String },
     #[error("the connection to {server} broke: {why}")]
     Broken { server: String, why: String },

@@ -84,8 +84,9 @@ debian_mirror() {
         return
     fi
     local found
+    # Not those of others, whose addresses end alike.
     found=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null |
-        sed 's/#.*//' | grep -oE '(https?|file|mirror\+https?)://[^] ]+' | grep -E '/debian/?$' | head -n 1)
+        grep -E '^(deb .* main( |$)|URIs:)' | grep -oE ' ((mirror\+)?https?://[^/ ]+|file://[^ ]*)/debian/?( |$)' | head -n 1 | tr -d ' ')
     found=${found:-http://deb.debian.org/debian}
     echo "${found%/}"
 }
@@ -110,13 +111,13 @@ debian_apt() {
 # FOLDER/packages.lock. `+NAME` stands for the package with all that it needs; `NAME>PATTERN` for the one that NAME needs and
 # whose name matches PATTERN (a regular expression), again with all that it needs.
 debian_packages() {
-    local suite=$1 folder=${*: -1} package packages=() status=0
+    local suite=$1 folder=${*: -1} package sum packages=() status=0
     local apt=${folder%.part}.fetched
     for package in apt-get dpkg-deb; do
         command -v "$package" >/dev/null || die "$package is missing: Debian's packages are fetched by it"
     done
     [ -f "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
-    # A package that came whole is not fetched again.
+    # A package that came whole is not fetched again. apt believes what lies there if only its size is right.
     mkdir -p "$apt/debs"
     # Those that the packages name; amd64 where one names none, but for packages that are for all.
     for package in "${@:2:$#-2}"; do
@@ -146,12 +147,12 @@ debian_packages() {
     [ "$status" -eq 0 ] && (cd "$apt" && debian_apt "$suite" "$apt" apt-get -q download --print-uris "${packages[@]}") >"$apt/uris" 2>>"$apt/log" &&
         (cd "$apt/debs" && debian_apt "$suite" "$apt" apt-get -q download "${packages[@]}") >>"$apt/log" 2>&1 ||
         { cat "$apt/log" >&2 && return 1; }
-    sed -nE "s/^'[^']*' ([^ ]+\\.deb) .*/\\1/p" "$apt/uris" | LC_ALL=C sort -u >"$apt/files"
-    while read -r package; do
+    sed -nE "s/^'[^']*' ([^ ]+\\.deb) [0-9]+ SHA256:([0-9a-f]{64})$/\\2  \\1/p" "$apt/uris" | LC_ALL=C sort -u -k 2 >"$apt/sums"
+    (cd "$apt/debs" && sha256sum --check --quiet ../sums) >&2 || { rm -rf "$apt/debs" && echo "damaged on the way: start it again" >&2 && return 1; }
+    while read -r sum package; do
         package=$apt/debs/$package
         dpkg-deb -x "$package" "$folder" || return 1
-        printf '%s %s\n' "$(dpkg-deb -W --showformat='${Package}:${Architecture} ${Version}' "$package")" \
-            "$(sha256sum <"$package" | cut -d' ' -f1)"
-    done <"$apt/files" >"$folder/packages.lock"
+        echo "$(dpkg-deb -W --showformat='${Package}:${Architecture} ${Version}' "$package") $sum"
+    done <"$apt/sums" >"$folder/packages.lock"
     [ -s "$folder/packages.lock" ]
 }

@@ -13,7 +13,7 @@ libc_folder() {
 
 # emulator ARCH: the words before a program that run it here, by qemu where that is needed.
 emulator() {
-    local qemu folder
+    local qemu found folder
     case $1 in
     arm64) qemu=qemu-aarch64 ;;
     armhf) qemu=qemu-arm ;;
@@ -21,10 +21,10 @@ emulator() {
     esac
     [ "$1" = "$(host_arch)" ] && return
     # Debian 14 has it by the shorter name only.
-    qemu=$(command -v "$qemu-static" || command -v "$qemu") ||
+    found=$(command -v "$qemu-static" || command -v "$qemu") ||
         die "$qemu-static is missing: install qemu-user-static (where there is none any more, qemu-user)"
     folder=$(libc_folder "$1") || exit 1
-    echo "$qemu -L $folder"
+    echo "$found -L $folder"
 }
 
 # Debian's name of this machine's architecture.

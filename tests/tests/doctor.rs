@@ -349,10 +349,13 @@ fn what_an_ordinary_user_may_not_read_is_not_known_and_no_fault() -> Result<()> 
         let authority = private.join("ca.pem");
         std::fs::write(&authority, "")?;
         agent.set("gateway.ca-file", &authority.display().to_string());
+        agent.set("gateway.url", &format!("https://{}", gateway.http()));
         let report = of_another(&agent)?;
-        let said = report.expect("gateway", "unknown");
+        let said = report.expect("gateway-tls", "unknown");
         assert!(said.contains("gateway.ca-file may not be read"), "{said}");
         assert_eq!(report.code, 0, "{:#}", report.json);
+        gateway.stop()?;
+        of_another(&agent)?.expect("gateway", "fail");
         Ok(())
     })
 }

@@ -82,7 +82,7 @@ fn read(path: &Path) -> Result<Vec<Option<Certificate>>, PemError> {
 fn judge(read: &[Option<Certificate>], owner: Owner, now: Option<u64>) -> (Verdict, String, &'static str) {
     let all: Option<Vec<&Certificate>> = read.iter().map(Option::as_ref).collect();
     let Some(all) = all else {
-        let remedy = "openssl x509 -noout -dates tells when it ends";
+        let remedy = "openssl x509 -noout -dates -in FILE tells when it ends";
         return (Verdict::Unknown, "holds a certificate that is not understood".to_owned(), remedy);
     };
     if owner == Owner::Ours && all.windows(2).any(|pair| matches!(pair, [one, next] if one.issuer != next.subject)) {

@@ -149,7 +149,7 @@ fn tls_remedy(why: &str) -> &'static str {
         ("notvalidyet", "set the clock of this board"),
         ("expired", "renew the gateway's certificate (and is this board's clock right?)"),
         ("unknownissuer", "gateway.ca-file names the authority of the gateway's certificate"),
-        ("causedasendentity", "make the gateway's certificate with -addext basicConstraints=critical,CA:FALSE"),
+        ("causedasendentity", "put the gateway's own certificate into gateway.ca-file"),
         ("not valid for name", "put the name of gateway.url into the gateway's certificate, or use one that is in it"),
         ("no certificate authority", "install ca-certificates, or set gateway.ca-file"),
     ];
@@ -191,7 +191,7 @@ fn shown(answer: &Answer, now: Option<u64>) -> Finding {
         Finding::unknown(TLS, format!("it proves who it is; when its certificate ends {why}"), remedy)
     };
     let Some(all) = all else {
-        return unknown("is not understood", "openssl x509 -noout -dates tells, there");
+        return unknown("is not understood", "openssl x509 -noout -dates -in FILE tells, there");
     };
     let Some(now) = now.and_then(|now| i64::try_from(now).ok()) else {
         return unknown("cannot be judged: the clock is not set", "set the clock");

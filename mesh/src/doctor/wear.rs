@@ -75,17 +75,20 @@ pub fn flash(place: &Place, agent: &Result<Counted, String>, up: Option<Duration
     let Some((endurance, whence)) = endurance.map(|bytes| (bytes, "as given".to_owned())).or_else(|| assumed(place)) else {
         return finding.and(Verdict::Unknown, "what its medium can take is not known", "give --endurance, such as 40TBW");
     };
-    let rates = [agent.as_ref().ok().copied(), disk].into_iter().flatten();
-    let Some((rate, seen_for)) = rates.filter_map(|counted| Some((counted.a_day()?, counted.over))).max() else {
+    let life =
+        |rate: u64| u64::try_from(u128::from(endurance) * u128::from(DAY) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
+    let rates = || [agent.as_ref().ok().copied(), disk].into_iter().flatten();
+    let lasting = rates().filter(|counted| counted.over.as_secs() >= DAY).filter_map(Counted::a_day).max();
+    let Some(rate) = rates().filter_map(Counted::a_day).max() else {
         return finding.and(Verdict::Unknown, "the rate of writing is not known", "run it while the agent runs, as root");
     };
-    let seconds = u64::try_from(u128::from(endurance) * u128::from(DAY) / u128::from(rate.max(1))).unwrap_or(u64::MAX);
+    let seconds = life(rate);
     let found = format!("an endurance of {} ({whence}) lasts {}", size(endurance), long(seconds));
     finding = finding.with("endurance_bytes", endurance).with("life_days", seconds / DAY);
     let remedy =
         "see what writes (iotop); storage.commit-delay gathers commits; a card or disk made for endurance lasts longer";
     match seconds {
-        0..SHORTEST_LIFE if seen_for.as_secs() >= DAY => finding.and(Verdict::Fail, &found, remedy),
+        _ if lasting.is_some_and(|rate| life(rate) < SHORTEST_LIFE) => finding.and(Verdict::Fail, &found, remedy),
         0..SHORT_LIFE => finding.and(Verdict::Warn, &found, remedy),
         _ => finding.and(Verdict::Ok, &found, ""),
     }
@@ -154,6 +157,9 @@ mod tests {
         assert_eq!(flash(&place, &day(1), up, None).verdict, Verdict::Fail, "others wear it out");
         let morning = flash(&place, &day(1), Some(Duration::from_secs(DAY / 4)), None);
         assert_eq!(morning.verdict, Verdict::Warn, "the day of an update is not every day: {}", morning.found);
+        let burst = Ok(Counted { bytes: 1 << 30, over: Duration::from_secs(3) });
+        assert_eq!(flash(&place, &burst, None, None).verdict, Verdict::Warn);
+        assert_eq!(flash(&place, &burst, up, None).verdict, Verdict::Fail, "a burst hides nothing");
         let just = Some(Duration::from_secs(5));
         let unknown = flash(&place, &Err("no agent runs".to_owned()), just, None);
         assert_eq!(unknown.verdict, Verdict::Unknown);
