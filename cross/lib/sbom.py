@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.parse
 import uuid
 
 
@@ -62,7 +63,7 @@ def main():
     sums = checksums()
 
     def purl(id):
-        return f"pkg:cargo/{packages[id]['name']}@{packages[id]['version']}"
+        return f"pkg:cargo/{packages[id]['name']}@{urllib.parse.quote(packages[id]['version'], safe='')}"
 
     def component(id):
         package = packages[id]
@@ -75,7 +76,9 @@ def main():
         }
         if package["license"]:
             # Old manifests wrote `/` for OR.
-            shown["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+            shown["licenses"] = [{"expression": re.sub(r" */ *", " OR ", package["license"])}]
+        elif package["license_file"]:
+            shown["licenses"] = [{"license": {"name": f"see {package['license_file']} in the crate"}}]
         checksum = sums.get((package["name"], package["version"]))
         if checksum:
             shown["hashes"] = [{"alg": "SHA-256", "content": checksum}]

@@ -40,5 +40,5 @@ FILES:${PN}-agent = "${bindir}/godwit-agent ${sysconfdir}/godwit/agent.toml ${sy
 FILES:${PN}-gateway = "${bindir}/godwit-gateway ${sysconfdir}/godwit/gateway.toml ${systemd_system_unitdir}/godwit-gateway.service"
 CONFFILES:${PN}-agent = "${sysconfdir}/godwit/agent.toml"
 CONFFILES:${PN}-gateway = "${sysconfdir}/godwit/gateway.toml"
-RRECOMMENDS:${PN}-agent = "ca-certificates"
-RRECOMMENDS:${PN}-gateway = "ca-certificates"
+RRECOMMENDS:${PN}-agent = "ca-certificates tzdata"
+RRECOMMENDS:${PN}-gateway = "ca-certificates tzdata"
