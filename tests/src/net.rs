@@ -1,7 +1,7 @@
 //! A network namespace with a link of its own to the machine, to cut and to spoil as root.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -16,12 +16,20 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one; `number` is its own among those that live at the same time.
+    /// Makes one; `number` is its own among those that live at the same time. What a run that was killed has left of that number goes: it
+    /// has the same addresses.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn new(number: u8) -> Result<Self> {
         let name = format!("gw{}n{number}", std::process::id() % 100_000);
+        for left in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+            let left = left.file_name().to_string_lossy().into_owned();
+            let of = left.strip_prefix("gw").and_then(|left| left.strip_suffix(&format!("n{number}")));
+            if of.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                run(Command::new("ip").args(["netns", "del", &left]))?;
+            }
+        }
         let namespace = Self { name: name.clone(), number };
         let (here, there) = (format!("{name}a"), format!("{name}b"));
         let ip = |line: &str| run(Command::new("ip").args(line.split(' ')));
