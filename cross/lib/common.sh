@@ -109,9 +109,9 @@ debian_apt() {
 
 # debian_packages SUITE PACKAGE… FOLDER: fetches packages, unpacks them into FOLDER, and writes name, version and SHA-256 of each to
 # FOLDER/packages.lock. `+NAME` stands for the package with all that it needs; `NAME>PATTERN` for the one that NAME needs and
-# whose name matches PATTERN (a regular expression), again with all that it needs.
+# whose name matches PATTERN (a regular expression), `+NAME>PATTERN` for that one with all that it needs.
 debian_packages() {
-    local suite=$1 folder=${*: -1} package sum packages=() status=0
+    local suite=$1 folder=${*: -1} package plus sum packages=() status=0
     local apt=${folder%.part}.fetched
     for package in apt-get dpkg-deb; do
         command -v "$package" >/dev/null || die "$package is missing: Debian's packages are fetched by it"
@@ -121,6 +121,7 @@ debian_packages() {
     mkdir -p "$apt/debs"
     # Those that the packages name; amd64 where one names none, but for packages that are for all.
     for package in "${@:2:$#-2}"; do
+        package=${package%%>*}
         case $package in
         *:all) ;;
         *:*) echo "${package##*:}" ;;
@@ -131,7 +132,9 @@ debian_packages() {
     for package in "${@:2:$#-2}"; do
         [ "$status" -eq 0 ] || break
         if [[ $package == *'>'* ]]; then
-            package=+$(debian_apt "$suite" "$apt" apt-cache depends "${package%%>*}" | grep -oE "${package#*>}" | head -n 1)
+            plus=${package%%[^+]*}
+            package=${package#+}
+            package=$plus$(debian_apt "$suite" "$apt" apt-cache depends "${package%%>*}" | grep -oE "${package#*>}" | head -n 1)
         fi
         if [[ $package == +* ]]; then
             debian_apt "$suite" "$apt" apt-get -q -y --no-install-recommends --print-uris install "${package#+}" >"$apt/uris" 2>>"$apt/log" ||

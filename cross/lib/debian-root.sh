@@ -47,3 +47,14 @@ fetch_root() {
         { tail -n 30 "$log" >&2 && return 1; }
     rm -rf "$2"/var/cache/apt/archives/*.deb "$2"/var/lib/apt/lists/*_* "$log"
 }
+
+# newer_package DEB NEWER: the same package with a higher version, and a configuration that says more.
+newer_package() {
+    local folder
+    folder=$(mktemp -d)
+    dpkg-deb -R "$1" "$folder/tree"
+    sed -i "s/^Version: .*/&+newer/" "$folder/tree/DEBIAN/control"
+    find "$folder/tree/etc" -name '*.toml' -exec sed -i '$a # what the newer one says besides' {} + 2>/dev/null || true
+    dpkg-deb --root-owner-group -Znone -b "$folder/tree" "$2" >/dev/null
+    rm -rf "$folder"
+}

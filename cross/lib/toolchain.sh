@@ -5,7 +5,7 @@
 # from; `toolchain_lock` says exactly what that was.
 
 rust_suite=testing
-rust_packages="rustc libstd-rust-dev libstd-rust-dev:arm64 libstd-rust-dev:armhf libstd-rust-dev>libstd-rust-[0-9.]+$"
+rust_packages="rustc libstd-rust-dev libstd-rust-dev:arm64 libstd-rust-dev:armhf +libstd-rust-dev>libstd-rust-[0-9.]+$"
 zig_pins=$root/cross/lib/zig.txt
 
 # use_toolchain TARGET…: sets RUSTC and PATH, and all else that cargo needs to build for the targets.
