@@ -48,10 +48,10 @@ fetch_root() {
     rm -rf "$2"/var/cache/apt/archives/*.deb "$2"/var/lib/apt/lists/*_* "$log"
 }
 
-# newer_package DEB NEWER: the same package with a higher version, and a configuration that says more.
+# newer_package DEB NEWER: the same package with a higher version, and a configuration that says more; made in `$work`.
 newer_package() {
     local folder
-    folder=$(mktemp -d)
+    folder=$(mktemp -d -p "$work")
     dpkg-deb -R "$1" "$folder/tree"
     sed -i "s/^Version: .*/&+newer/" "$folder/tree/DEBIAN/control"
     find "$folder/tree/etc" -name '*.toml' -exec sed -i '$a # what the newer one says besides' {} + 2>/dev/null || true
