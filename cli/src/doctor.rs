@@ -32,13 +32,14 @@ pub(crate) struct DoctorArgs {
 
 pub(crate) fn run(server: &ServerArgs, args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let (token, trust) = (server.token()?, server.trust());
-    // What the environment names is for all commands; a file says itself where its agent is.
-    let given = args.config.is_none() || std::env::args_os().any(|word| word.to_string_lossy().starts_with("--server"));
+    // What the environment names is for all commands, and may be a gateway elsewhere.
+    let asked = server.server().filter(|_| std::env::args_os().any(|word| word.to_string_lossy().starts_with("--server")));
     let mut subject = match args.config {
         Some(file) => Subject::of_flags(Flags { config: Some(file), ..Flags::default() })?,
-        None => Subject::of_running(server.server(), DEFAULT_AGENT)?,
+        None => Subject::of_running(asked, server.server().unwrap_or(DEFAULT_AGENT))?,
     };
-    if let Some(server) = server.server().filter(|_| given) {
+    // Where it was found by its port, it is asked there, by that name; else its configuration says where.
+    if let Some(server) = asked.or(server.server().filter(|_| subject.found())) {
         subject.server = Some(server.to_owned());
     }
     (subject.token, subject.trust) = (token, trust);

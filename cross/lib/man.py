@@ -5,6 +5,7 @@
 COMMAND is run with `--help`, and, where that lists commands, with `help COMMAND` for each of them.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,9 @@ def escaped(text):
 
 
 def helped(command, *arguments):
-    return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout.rstrip()
+    # The help shows what a variable is set to.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GODWIT_")}
+    return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True, env=own).stdout.rstrip()
 
 
 def commands_in(text):

@@ -2,9 +2,11 @@
 //! what to do, and neither hangs.
 
 use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use anyhow::{Context as _, Result};
 use godwit_tests::disk::Disk;
 use godwit_tests::faketime::{self, Clock};
 use godwit_tests::keys::{self, Keys};
-use godwit_tests::lab;
+use godwit_tests::lab::{self, Lab};
 use godwit_tests::node::Node;
 use godwit_tests::pair::Pair;
 use godwit_tests::wait::{self, Seen};
@@ -89,6 +91,10 @@ fn a_healthy_pair_is_well_and_both_programs_say_so() -> Result<()> {
             assert!(report.check("fdatasync")["values"]["median_us"].as_u64().is_some_and(|us| us > 0));
             assert!(report.check("flash")["values"]["agent_bytes_per_day"].is_u64(), "{:#}", report.check("flash"));
         }
+        // A server elsewhere that is meant for other commands.
+        let elsewhere = [("GODWIT_SERVER".to_owned(), format!("http://{}", pair.gateway.http()))];
+        let report = Report::run("godwit", &[], &elsewhere)?;
+        assert!(report.check("config")["verdict"] != "fail", "{:#}", report.check("config"));
         // Found by its port, with the flags and in the folder it was started with.
         let report = Report::run("godwit", &["--server", &format!("http://{}", pair.agent.http())], &[])?;
         assert_eq!(report.code, 0, "{:#}", report.json);
@@ -315,14 +321,61 @@ fn what_root_may_read_and_the_agents_user_may_not_is_found() -> Result<()> {
     })
 }
 
+/// A copy of the agent for somebody else, who can come to it and to the configuration, as in /usr/bin and /etc.
+fn for_all_users(lab: &Lab) -> Result<PathBuf> {
+    std::fs::set_permissions(lab.path(), Permissions::from_mode(0o755))?;
+    let program = lab.path().join("godwit-agent");
+    std::fs::copy(binaries::path("godwit-agent"), &program)?;
+    Ok(program)
+}
+
+#[test]
+fn root_sends_no_file_for_a_user_who_may_not_read_it() -> Result<()> {
+    need!("root_sends_no_file_for_a_user_who_may_not_read_it", root, "setpriv");
+    lab::run(|lab| {
+        let gateway = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", gateway.local_addr()?);
+        // What the doctor asks there; the agent asks too.
+        let (send, asked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for mut client in gateway.incoming().flatten() {
+                let mut request = [0; 4096];
+                let n = client.read(&mut request).unwrap_or_default();
+                let request = String::from_utf8_lossy(&request[..n]).into_owned();
+                let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}");
+                if request.contains("user-agent: godwit-doctor") && send.send(request).is_err() {
+                    return;
+                }
+            }
+        });
+        let file = lab.write("file", "s3cr3t")?;
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+        let mut agent = Node::agent(lab, "agent-1")?;
+        agent.binary = Some(for_all_users(lab)?);
+        agent.before = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned).to_vec();
+        agent.set("gateway.url", &url);
+        agent.set("gateway.token-file", &file.display().to_string());
+        std::fs::create_dir_all(agent.data())?;
+        std::os::unix::fs::chown(agent.data(), Some(65_534), None)?;
+        agent.start()?;
+        let server = format!("http://{}", agent.http());
+        for (owner, sent) in [(65_534, true), (0, false)] {
+            std::os::unix::fs::chown(&file, Some(owner), None)?;
+            let report = Report::run("godwit", &["--server", &server], &[])?;
+            let asked: Vec<String> = asked.try_iter().collect();
+            assert!(asked.len() > 1, "{asked:?} {:#}", report.json);
+            assert_eq!(asked.iter().any(|request| request.contains("s3cr3t")), sent, "of {owner}: {asked:?}");
+            report.expect("doors", if sent { "ok" } else { "fail" });
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn what_an_ordinary_user_may_not_read_is_not_known_and_no_fault() -> Result<()> {
     need!("what_an_ordinary_user_may_not_read_is_not_known_and_no_fault", root);
     lab::run(|lab| {
-        // Somebody else must be able to come to the program and to the configuration, as in /usr/bin and /etc.
-        std::fs::set_permissions(lab.path(), Permissions::from_mode(0o755))?;
-        let program = lab.path().join("godwit-agent");
-        std::fs::copy(binaries::path("godwit-agent"), &program)?;
+        let program = for_all_users(lab)?;
         let agents = lab.path().join("agents");
         let token = keys::token(&agents, "agent-1")?;
         let mut gateway = Node::gateway(lab)?;

@@ -1,7 +1,8 @@
 //! The configuration, the manifests, and the doors: rule for listeners, certificates, credentials, and who may read the secrets.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,7 +18,10 @@ use crate::config::Config;
 pub(super) const AS_ROOT: &str = "run it as root or as the agent's user";
 
 /// A user, and its groups where they are known.
-type User = (u32, Option<Vec<u32>>);
+pub(super) type User = (u32, Option<Vec<u32>>);
+
+/// Largest file with a secret that is read, in bytes.
+const MAX_SECRET_BYTES: u64 = 1 << 20;
 
 /// Whether the configuration and the folder of manifests can be used.
 pub(super) fn config(subject: &Subject) -> Finding {
@@ -85,6 +89,11 @@ fn may((id, groups): &User, about: &Metadata, bits: u32) -> bool {
     granted & bits == bits
 }
 
+/// The folder above this file that this user may not enter.
+fn closed<'a>(user: &User, path: &'a Path) -> Option<&'a Path> {
+    path.ancestors().skip(1).find(|above| fs::metadata(above).is_ok_and(|above| !may(user, &above, 1)))
+}
+
 /// Whether listeners are protected as they must be, and secrets are secret, but not to the agent.
 pub(super) fn doors(config: &Config, running: Option<&Process>) -> Finding {
     judge(config, user(config, running).as_ref())
@@ -109,9 +118,7 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
         let shown = path.display();
         match file(path) {
             Ok(about) => {
-                let closed =
-                    |above: &Path| fs::metadata(above).is_ok_and(|above| user.is_some_and(|user| !may(user, &above, 1)));
-                if let Some(above) = path.ancestors().skip(1).find(|above| closed(above)) {
+                if let Some(above) = user.and_then(|user| closed(user, path)) {
                     let found = format!("{key}: {} may not be entered by the agent's user", above.display());
                     finding = finding.and(Verdict::Fail, &found, "put the file into a folder of that user");
                 } else if let Some(user) = user.filter(|user| !may(user, &about, 4)) {
@@ -180,12 +187,32 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
     }
 }
 
-/// Opens a file to see whether it can be read. What is no file is not opened: a pipe would wait for a writer.
+/// Opens a file to see whether it can be read.
 pub(super) fn file(path: &Path) -> io::Result<Metadata> {
+    open(path)?.metadata()
+}
+
+/// What is no file is not opened: a pipe would wait for a writer.
+fn open(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    File::open(path)?.metadata()
+    File::open(path)
+}
+
+/// The text of a file that `reader` may read too; without one, of any that we may.
+pub(super) fn secret(path: &Path, reader: Option<&User>) -> io::Result<String> {
+    let file = open(path)?;
+    if let Some(user) = reader {
+        // Where it is, not what it is called: a link may lead past a closed folder.
+        let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        if closed(user, &place).is_some() || !may(user, &file.metadata()?, 4) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+    }
+    let mut text = String::new();
+    file.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -262,6 +289,30 @@ mod tests {
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("set");
         let said = judge(&config, Some(&(other, Some(Vec::new()))));
         assert!(said.found.contains("token-file") && said.remedy.contains("chown -R"), "{said:?}");
+    }
+
+    #[test]
+    fn root_reads_for_a_user_only_what_that_user_may_read() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (inner, link) = (dir.path().join("inner"), dir.path().join("link"));
+        fs::create_dir(&inner).expect("made");
+        let token = inner.join("token");
+        fs::write(&token, "x").expect("written");
+        symlink(&token, &link).expect("linked");
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+        let stranger = (fs::metadata(&token).expect("there").uid() + 1, Some(Vec::new()));
+        let read = |path: &Path| secret(path, Some(&stranger)).map_err(|e| e.kind());
+        mode(dir.path(), 0o755);
+        mode(&inner, 0o755);
+        mode(&token, 0o604);
+        assert_eq!((read(&token), read(&link)), (Ok("x".to_owned()), Ok("x".to_owned())));
+        mode(&token, 0o640);
+        let refused = || Err(io::ErrorKind::PermissionDenied);
+        assert_eq!((read(&token), read(&link)), (refused(), refused()));
+        mode(&token, 0o644);
+        mode(&inner, 0o700);
+        assert_eq!((read(&token), read(&link)), (refused(), refused()), "in a folder that is closed to it");
+        assert_eq!(secret(&link, None).expect("for ourselves"), "x");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use godwit_mesh::doctor::{self, Keeper, Process, Verdict, listener_pid};
 use godwit_mesh::door::{ClientTls, bare};
 use godwit_mesh::process::told;
 
-use super::doors::AS_ROOT;
+use super::doors::{AS_ROOT, User};
 use crate::config::Config;
 use crate::flags::{Flags, is_program};
 
@@ -108,12 +108,27 @@ impl Subject {
         Ok(Self { process: Some(process), ..Self::new(shown, flags, environment)? })
     }
 
+    /// Whether it is an agent that was found by its port.
+    #[must_use]
+    pub fn found(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Who has the data folder: where its lock is not seen, the agent that was found by its port.
     pub(super) fn keeper(&self) -> Keeper {
         match (doctor::keeper(&self.config.agent.data_dir), &self.process) {
             (Keeper::Nobody | Keeper::Unseen, Some(process)) => Keeper::Process(process.clone()),
             (keeper, _) => keeper,
         }
+    }
+
+    /// For root: the user of the process whose configuration this is. What a user tells its own program to read and to send is read
+    /// for that user, or anyone who listens where an agent does could have root send any file anywhere. `None`: read what we may.
+    pub(super) fn reader(&self) -> Option<User> {
+        let process = self.process.as_ref().filter(|_| rustix::process::geteuid().is_root())?;
+        // One that is gone is nobody.
+        let (id, groups) = process.user().unwrap_or((u32::MAX, Vec::new()));
+        (id != 0).then_some((id, Some(groups)))
     }
 
     fn new(shown: String, flags: Flags, environment: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Self> {

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 
 use godwit_mesh::doctor::{self, Endpoint, FetchError, Finding, Keeper, Process, Token, Verdict};
 use godwit_mesh::door::ClientTls;
@@ -26,7 +25,7 @@ pub(super) async fn together(subject: &Subject, send: &Sender<Finding>) {
         let _ = send.send(finding).await;
         version
     };
-    let (version, (findings, gateway)) = tokio::join!(told, way(&subject.config, send));
+    let (version, (findings, gateway)) = tokio::join!(told, way(subject, send));
     let versions = versions(env!("CARGO_PKG_VERSION"), version.as_ref(), gateway.as_ref());
     for finding in findings.into_iter().chain([versions]) {
         let _ = send.send(finding).await;
@@ -137,7 +136,8 @@ fn own_url(config: &Config) -> String {
 }
 
 /// The way to the gateway, and its version; no version where there is no gateway.
-async fn way(config: &Config, send: &Sender<Finding>) -> (Vec<Finding>, Option<Version>) {
+async fn way(subject: &Subject, send: &Sender<Finding>) -> (Vec<Finding>, Option<Version>) {
+    let config = &subject.config;
     let Some(url) = &config.gateway.url else {
         let alone = "no gateway is configured: the agent works alone, and events wait";
         return (vec![Finding::ok("name", "nothing to look up"), Finding::ok("gateway", alone)], None);
@@ -162,34 +162,28 @@ async fn way(config: &Config, send: &Sender<Finding>) -> (Vec<Finding>, Option<V
         }
     };
     let _ = send.send(name).await;
-    let config = config.clone();
+    let (config, reader) = (config.clone(), subject.reader());
     let read = tokio::task::spawn_blocking(move || {
-        let of = |file: &Option<PathBuf>| file.as_deref().map_or(Ok(None), text);
-        (of(&config.gateway.token_file), of(&config.gateway.ca_file), id(&config).ok())
+        let token = config.gateway.token_file.as_deref().map(|file| doors::secret(file, reader.as_ref()));
+        let authorities = config.gateway.ca_file.as_deref().map(doors::file);
+        (
+            token,
+            authorities.is_some_and(|read| read.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)),
+            id(&config).ok(),
+        )
     });
-    let (token, authorities, id) = read.await.unwrap_or((Ok(None), Ok(None), None));
+    let (token, closed, id) = read.await.unwrap_or_default();
+    // What else is wrong with it is the matter of other checks.
     let token = match &token {
-        Ok(Some(token)) => Token::Is(token.trim()),
-        Ok(None) => Token::None,
-        Err(Unseen) => Token::Unseen,
+        Some(Ok(token)) => Token::Is(token.trim()),
+        Some(Err(e)) if e.kind() == ErrorKind::PermissionDenied => Token::Unseen,
+        _ => Token::None,
     };
     let mut asked = doctor::gateway(&endpoint, &addresses, token, id.as_deref(), now()).await;
-    if let (Err(Unseen), Some(tls)) = (authorities, asked.findings.iter_mut().find(|finding| finding.check == IF_TLS)) {
+    if let (true, Some(tls)) = (closed, asked.findings.iter_mut().find(|finding| finding.check == IF_TLS)) {
         *tls = Finding::unknown(IF_TLS, "gateway.ca-file may not be read by this user", AS_ROOT);
     }
     (asked.findings, Some(asked.version))
-}
-
-/// This user may not read a file.
-struct Unseen;
-
-/// A file's text. What else is wrong with it is the matter of other checks.
-fn text(file: &Path) -> Result<Option<String>, Unseen> {
-    match doors::file(file) {
-        Ok(_) => Ok(std::fs::read_to_string(file).ok()),
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Unseen),
-        Err(_) => Ok(None),
-    }
 }
 
 /// Whether this program, the running agent and the gateway fit. They talk across versions; but what is mended is so only where it

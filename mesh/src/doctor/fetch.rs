@@ -157,6 +157,10 @@ impl Endpoint {
         token: Option<&str>,
     ) -> Result<Answer, FetchError> {
         let to = self.shown();
+        // A line of its own in a request would be a field of its own.
+        if token.is_some_and(|token| token.contains(|c: char| c.is_control())) {
+            return Err(FetchError::Http { to, why: "not asked: the token has a line break in it".to_owned() });
+        }
         let begun = Instant::now();
         let connect = |why| FetchError::Connect { to: to.clone(), why };
         let tcp = within(STEP, TcpStream::connect(addresses)).await.map_err(connect)?;
@@ -336,6 +340,17 @@ mod tests {
         let error = endpoint(&format!("http://{address}")).get(&[address], "/healthz", None).await.expect_err("silent");
         assert!(matches!(error, FetchError::Http { .. }), "{error}");
         assert!(error.to_string().contains("no answer within 5 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_token_of_more_than_one_line_is_not_sent() {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = server.local_addr().expect("an address");
+        let asked = endpoint(&format!("http://{address}"));
+        let error = asked.get(&[address], "/version", Some("one\ntwo")).await.expect_err("two lines").to_string();
+        assert!(error.contains("line break") && !error.contains("two"), "{error}");
+        let accepted = tokio::time::timeout(Duration::from_millis(50), server.accept()).await;
+        assert!(accepted.is_err(), "nobody came");
     }
 
     #[tokio::test]

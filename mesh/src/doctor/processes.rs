@@ -55,12 +55,10 @@ impl Process {
         fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
     }
 
-    /// The user that it is, and all its groups.
+    /// The user that it is, and all its groups. The real ones: a program with the set-user-ID bit does what whoever started it says.
     #[must_use]
     pub fn user(&self) -> Option<(u32, Vec<u32>)> {
-        let status = self.read("status")?;
-        let ids = |name| field(&status, name).unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok());
-        Some((ids("Uid:").nth(1)?, ids("Gid:").chain(ids("Groups:")).collect()))
+        user(&self.read("status")?)
     }
 
     /// Whether its paths are not ours, as in a container; `false` too where this user cannot see it. A namespace of its own alone
@@ -182,6 +180,12 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
+/// The real user and groups in `status`.
+fn user(status: &str) -> Option<(u32, Vec<u32>)> {
+    let ids = |name| field(status, name).unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok());
+    Some((ids("Uid:").next()?, ids("Gid:").take(1).chain(ids("Groups:")).collect()))
+}
+
 /// When a process began, after the start of the machine: the 22nd field of `stat`, in clock ticks. The second field is a name
 /// in brackets, which may hold anything.
 fn started(stat: &str, ticks: u64) -> Option<Duration> {
@@ -248,6 +252,8 @@ mod tests {
             Max open files            1024                 524288               files\n";
         assert_eq!(soft_limit(limits), Some(1024));
         assert_eq!(soft_limit("Max open files            unlimited            unlimited            files"), Some(u64::MAX));
+        let status = "Name:\tsu\nUid:\t1000\t0\t0\t0\nGid:\t1000\t42\t42\t42\nGroups:\t27 1000 \n";
+        assert_eq!(user(status), Some((1000, vec![1000, 27, 1000])), "not those of a program with the set-user-ID bit");
         assert_eq!(field("rchar: 9\nwrite_bytes: 4096\ncancelled_write_bytes: 1\n", "write_bytes:"), Some("4096"));
     }
 
