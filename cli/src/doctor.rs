@@ -11,7 +11,7 @@ use crate::client::{DEFAULT_AGENT, ServerArgs};
 const EXAMPLES: &str = "\
 Looks at the board that it runs on, whether the agent runs or not, and changes nothing. Whose configuration: that of --config,
 else of the agent that listens at --server on this machine, else /etc/godwit/agent.toml, else the defaults. All checks together
-take no more than 30 s. Exit codes: 0 all ok, or worth a warning, or not known from here; 1 a check failed. What is `unknown`
+take no more than 30 s. Root becomes the user of an agent that is found by its port; with --config it looks with all rights. Exit codes: 0 all ok, or worth a warning, or not known from here; 1 a check failed. What is `unknown`
 may be known to root or to the agent's own user.
 
 Examples:
@@ -42,6 +42,9 @@ pub(crate) fn run(server: &ServerArgs, args: DoctorArgs) -> anyhow::Result<ExitC
     if let Some(server) = asked.or(server.server().filter(|_| subject.found())) {
         subject.server = Some(server.to_owned());
     }
-    (subject.token, subject.trust) = (token, trust);
+    // Those of the environment are for its server.
+    if subject.server.is_some() || server.server().is_none() {
+        (subject.token, subject.trust) = (token, trust);
+    }
     doctor::run(subject, &args.what)
 }

@@ -366,6 +366,12 @@ fn root_sends_no_file_for_a_user_who_may_not_read_it() -> Result<()> {
             assert!(asked.len() > 1, "{asked:?} {:#}", report.json);
             assert_eq!(asked.iter().any(|request| request.contains("s3cr3t")), sent, "of {owner}: {asked:?}");
             report.expect("doors", if sent { "ok" } else { "fail" });
+            assert!(report.json["subject"].as_str().is_some_and(|subject| subject.contains("as its user, 65534")));
+            // It sees of its own agent what root would.
+            for check in ["config", "ports", "room"] {
+                report.expect(check, "ok");
+            }
+            assert!(report.check("flash")["values"]["agent_bytes_per_day"].is_u64(), "{:#}", report.check("flash"));
         }
         Ok(())
     })

@@ -2,16 +2,19 @@
 //! each line of a file, however often the agent is killed; and no program that it started outlives it.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use godwit_tests::lab::{self, Lab};
 use godwit_tests::load::{Load, Plan};
+use godwit_tests::need;
 use godwit_tests::node::{DEFAULT_BROKER, Node};
 use godwit_tests::wait::{self, Seen};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -305,5 +308,51 @@ fn programs_are_run_only_where_allowed_kept_running_and_ended_with_all_that_they
         let log = std::fs::metadata(lab.path().join("agent-1.log"))?.len();
         assert!(log < 1 << 20, "a flood of lines makes {log} bytes of log");
         Ok(())
+    })
+}
+
+/// What podman does, as far as it matters: the container is no child of it, and does not end by SIGTERM.
+const ENGINE: &str = "#!/bin/sh
+echo \"$1\" >>FOLDER/runs
+case $1 in
+run) trap '' TERM; setsid sleep 100 & echo $! >FOLDER/container; wait ;;
+kill | rm) test ! -e FOLDER/container || kill -9 $(cat FOLDER/container) ;;
+esac
+";
+
+#[test]
+fn a_container_that_does_not_end_by_sigterm_goes_with_its_source() -> Result<()> {
+    need!("a_container_that_does_not_end_by_sigterm_goes_with_its_source", root, "unshare", "setsid");
+    lab::run(|lab| {
+        let engine = lab.write("podman", &ENGINE.replace("FOLDER", &lab.path().display().to_string()))?;
+        std::fs::set_permissions(&engine, Permissions::from_mode(0o755))?;
+        let container = "apiVersion: sources.knative.dev/v1\nkind: ContainerSource\nmetadata: {name: boxed}\n\
+            spec: {template: {spec: {containers: [{image: example.org/boxed}]}}, sink: SINK}\n";
+        let mut agent = agent(lab, &container.replace("SINK", DEFAULT))?;
+        agent.set("programs.allow", "[\"/usr/local/bin/podman\", \"/usr/bin/podman\"]");
+        // An engine where the agent looks for it, and for the agent alone.
+        let under = format!(
+            "mount -t tmpfs tmpfs /usr/local/bin && cp {0} /usr/local/bin/ && \
+             {{ [ ! -e /usr/bin/podman ] || mount --bind {0} /usr/bin/podman; }} && exec \"$@\"",
+            engine.display()
+        );
+        agent.before = ["unshare", "--mount", "sh", "-c", &under, "sh"].map(str::to_owned).to_vec();
+        agent.start()?;
+        wait_shown(&agent, "boxed", |source| source["pid"].is_u64())?;
+        let path = lab.path().join("container");
+        let pid: u64 = wait::until("the container runs", LIMIT, || {
+            match std::fs::read_to_string(&path).map(|id| id.trim().parse()) {
+                Ok(Ok(pid)) => Seen::Yes(pid),
+                other => Seen::NotYet(format!("{other:?}")),
+            }
+        })?;
+        assert!(runs(pid));
+        std::fs::remove_file(lab.path().join("manifests/sources.yaml"))?;
+        agent.process().signal(Signal::HUP)?;
+        wait::until("the container is gone", LIMIT, || match runs(pid) {
+            false => Seen::Yes(()),
+            true => Seen::NotYet(std::fs::read_to_string(lab.path().join("runs")).unwrap_or_default()),
+        })?;
+        agent.stop()
     })
 }

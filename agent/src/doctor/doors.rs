@@ -1,8 +1,7 @@
 //! The configuration, the manifests, and the doors: rule for listeners, certificates, credentials, and who may read the secrets.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -18,10 +17,7 @@ use crate::config::Config;
 pub(super) const AS_ROOT: &str = "run it as root or as the agent's user";
 
 /// A user, and its groups where they are known.
-pub(super) type User = (u32, Option<Vec<u32>>);
-
-/// Largest file with a secret that is read, in bytes.
-const MAX_SECRET_BYTES: u64 = 1 << 20;
+type User = (u32, Option<Vec<u32>>);
 
 /// Whether the configuration and the folder of manifests can be used.
 pub(super) fn config(subject: &Subject) -> Finding {
@@ -73,7 +69,8 @@ fn user(config: &Config, running: Option<&Process>) -> Option<User> {
         let users = fs::read_to_string("/etc/passwd").ok()?;
         users.lines().find_map(|line| line.strip_prefix("godwit:"))?.split(':').nth(1)?.parse().ok()
     };
-    let running = running.and_then(Process::user).map(|(id, groups)| (id, Some(groups)));
+    let running = running.and_then(Process::user);
+    let running = running.map(|(id, group, groups)| (id, Some([vec![group], groups].concat())));
     running.or_else(|| Some((owner.or_else(named)?, None))).filter(|(id, _)| *id != 0)
 }
 
@@ -89,17 +86,13 @@ fn may((id, groups): &User, about: &Metadata, bits: u32) -> bool {
     granted & bits == bits
 }
 
-/// The folder above this file that this user may not enter.
-fn closed<'a>(user: &User, path: &'a Path) -> Option<&'a Path> {
-    path.ancestors().skip(1).find(|above| fs::metadata(above).is_ok_and(|above| !may(user, &above, 1)))
-}
-
 /// Whether listeners are protected as they must be, and secrets are secret, but not to the agent.
-pub(super) fn doors(config: &Config, running: Option<&Process>) -> Finding {
-    judge(config, user(config, running).as_ref())
+pub(super) fn doors(subject: &Subject, running: Option<&Process>) -> Finding {
+    judge(&subject.config, user(&subject.config, running).as_ref(), subject.became)
 }
 
-fn judge(config: &Config, user: Option<&User>) -> Finding {
+/// `became`: the agent's user, where this process has become it.
+fn judge(config: &Config, user: Option<&User>, became: Option<u32>) -> Finding {
     const CHECK: &str = "doors";
     // Key, file, and whether it is a secret.
     let named = [
@@ -118,7 +111,9 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
         let shown = path.display();
         match file(path) {
             Ok(about) => {
-                if let Some(above) = user.and_then(|user| closed(user, path)) {
+                let closed =
+                    |above: &Path| fs::metadata(above).is_ok_and(|above| user.is_some_and(|user| !may(user, &above, 1)));
+                if let Some(above) = path.ancestors().skip(1).find(|above| closed(above)) {
                     let found = format!("{key}: {} may not be entered by the agent's user", above.display());
                     finding = finding.and(Verdict::Fail, &found, "put the file into a folder of that user");
                 } else if let Some(user) = user.filter(|user| !may(user, &about, 4)) {
@@ -136,7 +131,13 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
             }
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 unseen = true;
-                finding = finding.and(Verdict::Unknown, &format!("{key} may not be read by this user"), AS_ROOT);
+                finding = match became {
+                    Some(id) => {
+                        let found = format!("{key} ({shown}) may not be read by the agent's user");
+                        finding.and(Verdict::Fail, &found, &format!("chown {id} {shown}"))
+                    }
+                    None => finding.and(Verdict::Unknown, &format!("{key} may not be read by this user"), AS_ROOT),
+                };
             }
             Err(e) => {
                 unseen = true;
@@ -187,32 +188,12 @@ fn judge(config: &Config, user: Option<&User>) -> Finding {
     }
 }
 
-/// Opens a file to see whether it can be read.
+/// Opens a file to see whether it can be read. What is no file is not opened: a pipe would wait for a writer.
 pub(super) fn file(path: &Path) -> io::Result<Metadata> {
-    open(path)?.metadata()
-}
-
-/// What is no file is not opened: a pipe would wait for a writer.
-fn open(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    File::open(path)
-}
-
-/// The text of a file that `reader` may read too; without one, of any that we may.
-pub(super) fn secret(path: &Path, reader: Option<&User>) -> io::Result<String> {
-    let file = open(path)?;
-    if let Some(user) = reader {
-        // Where it is, not what it is called: a link may lead past a closed folder.
-        let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        if closed(user, &place).is_some() || !may(user, &file.metadata()?, 4) {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-    }
-    let mut text = String::new();
-    file.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    File::open(path)?.metadata()
 }
 
 #[cfg(test)]
@@ -224,7 +205,7 @@ mod tests {
     use super::*;
 
     fn doors(config: &Config) -> Finding {
-        judge(config, None)
+        judge(config, None, None)
     }
 
     fn with(set: &[(&str, &str)]) -> Config {
@@ -277,7 +258,7 @@ mod tests {
         let verdict = |mode, user: User| {
             fs::set_permissions(&token, fs::Permissions::from_mode(mode)).expect("set");
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode | 0o700)).expect("set");
-            judge(&config, Some(&user)).verdict
+            judge(&config, Some(&user), None).verdict
         };
         let other = owner.uid() + 1;
         assert_eq!(verdict(0o600, (owner.uid(), None)), Verdict::Ok);
@@ -285,34 +266,10 @@ mod tests {
         assert_eq!(verdict(0o670, (other, Some(vec![owner.gid()]))), Verdict::Ok);
         assert_eq!(verdict(0o670, (other, Some(vec![owner.gid() + 1]))), Verdict::Fail);
         fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).expect("set");
-        assert!(judge(&config, Some(&(other, None))).remedy.contains(" && chmod 600"), "it goes on reading it");
+        assert!(judge(&config, Some(&(other, None)), None).remedy.contains(" && chmod 600"), "it goes on reading it");
         fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("set");
-        let said = judge(&config, Some(&(other, Some(Vec::new()))));
+        let said = judge(&config, Some(&(other, Some(Vec::new()))), None);
         assert!(said.found.contains("token-file") && said.remedy.contains("chown -R"), "{said:?}");
-    }
-
-    #[test]
-    fn root_reads_for_a_user_only_what_that_user_may_read() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (inner, link) = (dir.path().join("inner"), dir.path().join("link"));
-        fs::create_dir(&inner).expect("made");
-        let token = inner.join("token");
-        fs::write(&token, "x").expect("written");
-        symlink(&token, &link).expect("linked");
-        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
-        let stranger = (fs::metadata(&token).expect("there").uid() + 1, Some(Vec::new()));
-        let read = |path: &Path| secret(path, Some(&stranger)).map_err(|e| e.kind());
-        mode(dir.path(), 0o755);
-        mode(&inner, 0o755);
-        mode(&token, 0o604);
-        assert_eq!((read(&token), read(&link)), (Ok("x".to_owned()), Ok("x".to_owned())));
-        mode(&token, 0o640);
-        let refused = || Err(io::ErrorKind::PermissionDenied);
-        assert_eq!((read(&token), read(&link)), (refused(), refused()));
-        mode(&token, 0o644);
-        mode(&inner, 0o700);
-        assert_eq!((read(&token), read(&link)), (refused(), refused()), "in a folder that is closed to it");
-        assert_eq!(secret(&link, None).expect("for ourselves"), "x");
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn board(subject: &Subject, send: &Sender<Finding>, _: Option<u64>) {
     tell(doctor::files(running, connections));
     tell(doctor::clock(&config.agent.data_dir, https(config)));
     tell(doors::config(subject));
-    tell(doors::doors(config, running));
+    tell(doors::doors(subject, running));
     let files = [
         ("mqtt.tls-cert", &config.mqtt.tls_cert, Owner::Ours),
         ("http.tls-cert", &config.http.tls_cert, Owner::Ours),

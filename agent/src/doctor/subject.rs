@@ -9,8 +9,10 @@ use godwit_mesh::config::ConfigError;
 use godwit_mesh::doctor::{self, Keeper, Process, Verdict, listener_pid};
 use godwit_mesh::door::{ClientTls, bare};
 use godwit_mesh::process::told;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::doors::{AS_ROOT, User};
+use super::doors::AS_ROOT;
 use crate::config::Config;
 use crate::flags::{Flags, is_program};
 
@@ -31,6 +33,8 @@ pub struct Subject {
     pub wrong: Option<(Verdict, String, &'static str)>,
     /// The agent that runs, if it was looked for.
     process: Option<Process>,
+    /// The user that this process has become to look at it.
+    pub(super) became: Option<u32>,
     /// What looks like a mistake in the environment.
     pub warnings: Vec<String>,
     /// Where the running agent is asked, unless its configuration says it.
@@ -57,6 +61,10 @@ impl Subject {
     /// The configuration of the agent that listens at `server` on this machine, as it was started; where none does and no server
     /// was asked for, the installed configuration, or no file. A server that was asked for and is no agent here is a finding.
     ///
+    /// What a process tells of itself is its user's word. Root becomes the user of the agent that it finds so, for good and before it
+    /// reads anything that the agent names: else whoever listens where an agent would could have it read, and send, any file. This is
+    /// for a process that has no other threads yet.
+    ///
     /// # Errors
     /// When not even the defaults can be had.
     pub fn of_running(server: Option<&str>, default: &str) -> anyhow::Result<Self> {
@@ -82,11 +90,14 @@ impl Subject {
 
     fn of_listener(server: &str) -> anyhow::Result<Self> {
         let process = running(server)?;
+        // Before what it tells of itself: it may become another program meanwhile.
+        let user = process.user();
         let words = process.arguments().unwrap_or_default();
         // What others were started with is not for us to tell.
         let agent = process.name == "godwit-agent"
             || process.name.starts_with("qemu-") && words.iter().any(|word| is_program(word));
-        let flags = Flags::of_line(&words).filter(|_| agent);
+        // A program with the set-user-ID bit is not the word of whom it runs as.
+        let flags = Flags::of_line(&words).filter(|_| agent && !process.changes_user());
         let flags = flags.with_context(|| {
             format!("{} (process {}) listens at {}, and is no godwit-agent", process.name, process.pid, bare(server))
         })?;
@@ -101,11 +112,16 @@ impl Subject {
             shown.push_str(" (its environment cannot be read by this user)");
             Vec::new()
         });
+        let folder = process.folder();
+        let became = become_user(user.with_context(|| format!("process {} is gone", process.pid))?)?;
+        if let Some(id) = became {
+            shown.push_str(&format!(" (looked at as its user, {id})"));
+        }
         // What it names by a relative path is relative to where it runs.
-        if let Some(folder) = process.folder() {
+        if let Some(folder) = folder {
             std::env::set_current_dir(&folder).with_context(|| format!("going to {}", folder.display()))?;
         }
-        Ok(Self { process: Some(process), ..Self::new(shown, flags, environment)? })
+        Ok(Self { process: Some(process), became, ..Self::new(shown, flags, environment)? })
     }
 
     /// Whether it is an agent that was found by its port.
@@ -114,21 +130,19 @@ impl Subject {
         self.process.is_some()
     }
 
+    /// Whether a token may be shown where the agent is asked: not to others, whom the configuration of a process that was found by its
+    /// port may name.
+    pub(super) fn is_its_own(&self) -> bool {
+        let listens = |process: &Process| listener_pid(self.config.http.listen) == Some(process.pid);
+        self.server.is_some() || self.process.as_ref().is_none_or(listens)
+    }
+
     /// Who has the data folder: where its lock is not seen, the agent that was found by its port.
     pub(super) fn keeper(&self) -> Keeper {
         match (doctor::keeper(&self.config.agent.data_dir), &self.process) {
             (Keeper::Nobody | Keeper::Unseen, Some(process)) => Keeper::Process(process.clone()),
             (keeper, _) => keeper,
         }
-    }
-
-    /// For root: the user of the process whose configuration this is. What a user tells its own program to read and to send is read
-    /// for that user, or anyone who listens where an agent does could have root send any file anywhere. `None`: read what we may.
-    pub(super) fn reader(&self) -> Option<User> {
-        let process = self.process.as_ref().filter(|_| rustix::process::geteuid().is_root())?;
-        // One that is gone is nobody.
-        let (id, groups) = process.user().unwrap_or((u32::MAX, Vec::new()));
-        (id != 0).then_some((id, Some(groups)))
     }
 
     fn new(shown: String, flags: Flags, environment: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Self> {
@@ -147,8 +161,32 @@ impl Subject {
         };
         let (config, warnings) = loaded;
         let token = std::env::var("GODWIT_TOKEN").ok().filter(|token| !token.is_empty());
-        Ok(Self { shown, config, wrong, warnings, process: None, server: None, token, trust: ClientTls::new(None) })
+        Ok(Self {
+            shown,
+            config,
+            wrong,
+            warnings,
+            process: None,
+            became: None,
+            server: None,
+            token,
+            trust: ClientTls::new(None),
+        })
     }
+}
+
+/// Root becomes this user, of this group and these others; who it is by then.
+fn become_user((id, group, groups): (u32, u32, Vec<u32>)) -> anyhow::Result<Option<u32>> {
+    if id == 0 || !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let (user, group) = (Uid::from_raw(id), Gid::from_raw(group));
+    let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
+    set_thread_groups(&groups)
+        .and_then(|()| set_thread_res_gid(group, group, group))
+        .and_then(|()| set_thread_res_uid(user, user, user))
+        .with_context(|| format!("becoming the agent's user {id}"))?;
+    Ok(Some(id))
 }
 
 /// The process that listens at a URL of this machine.

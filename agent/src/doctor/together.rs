@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use godwit_mesh::doctor::{self, Endpoint, FetchError, Finding, Keeper, Process, Token, Verdict};
 use godwit_mesh::door::ClientTls;
@@ -25,7 +26,7 @@ pub(super) async fn together(subject: &Subject, send: &Sender<Finding>) {
         let _ = send.send(finding).await;
         version
     };
-    let (version, (findings, gateway)) = tokio::join!(told, way(subject, send));
+    let (version, (findings, gateway)) = tokio::join!(told, way(&subject.config, send));
     let versions = versions(env!("CARGO_PKG_VERSION"), version.as_ref(), gateway.as_ref());
     for finding in findings.into_iter().chain([versions]) {
         let _ = send.send(finding).await;
@@ -115,7 +116,10 @@ async fn status(subject: &Subject) -> Result<Value, (Verdict, String)> {
     };
     let endpoint = Endpoint::new(&url, subject.trust.clone()).map_err(|e| untold(e.to_string()))?;
     let addresses = endpoint.resolve().await.map_err(|e| untold(e.to_string()))?;
-    let answer = endpoint.get(&addresses, "/status", subject.token.as_deref()).await.map_err(silent)?;
+    let asked = subject.clone();
+    let own = tokio::task::spawn_blocking(move || asked.token.is_some() && asked.is_its_own()).await.unwrap_or(false);
+    let token = subject.token.as_deref().filter(|_| own);
+    let answer = endpoint.get(&addresses, "/status", token).await.map_err(silent)?;
     match serde_json::from_slice::<Value>(&answer.body) {
         _ if answer.status != 200 => Err(untold(format!("/status answers {}", answer.status))),
         Ok(status) if status.get("link").is_some() => Ok(status),
@@ -136,8 +140,7 @@ fn own_url(config: &Config) -> String {
 }
 
 /// The way to the gateway, and its version; no version where there is no gateway.
-async fn way(subject: &Subject, send: &Sender<Finding>) -> (Vec<Finding>, Option<Version>) {
-    let config = &subject.config;
+async fn way(config: &Config, send: &Sender<Finding>) -> (Vec<Finding>, Option<Version>) {
     let Some(url) = &config.gateway.url else {
         let alone = "no gateway is configured: the agent works alone, and events wait";
         return (vec![Finding::ok("name", "nothing to look up"), Finding::ok("gateway", alone)], None);
@@ -162,28 +165,34 @@ async fn way(subject: &Subject, send: &Sender<Finding>) -> (Vec<Finding>, Option
         }
     };
     let _ = send.send(name).await;
-    let (config, reader) = (config.clone(), subject.reader());
+    let config = config.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let token = config.gateway.token_file.as_deref().map(|file| doors::secret(file, reader.as_ref()));
-        let authorities = config.gateway.ca_file.as_deref().map(doors::file);
-        (
-            token,
-            authorities.is_some_and(|read| read.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)),
-            id(&config).ok(),
-        )
+        let of = |file: &Option<PathBuf>| file.as_deref().map_or(Ok(None), text);
+        (of(&config.gateway.token_file), of(&config.gateway.ca_file), id(&config).ok())
     });
-    let (token, closed, id) = read.await.unwrap_or_default();
-    // What else is wrong with it is the matter of other checks.
+    let (token, authorities, id) = read.await.unwrap_or((Ok(None), Ok(None), None));
     let token = match &token {
-        Some(Ok(token)) => Token::Is(token.trim()),
-        Some(Err(e)) if e.kind() == ErrorKind::PermissionDenied => Token::Unseen,
-        _ => Token::None,
+        Ok(Some(token)) => Token::Is(token.trim()),
+        Ok(None) => Token::None,
+        Err(Unseen) => Token::Unseen,
     };
     let mut asked = doctor::gateway(&endpoint, &addresses, token, id.as_deref(), now()).await;
-    if let (true, Some(tls)) = (closed, asked.findings.iter_mut().find(|finding| finding.check == IF_TLS)) {
+    if let (Err(Unseen), Some(tls)) = (authorities, asked.findings.iter_mut().find(|finding| finding.check == IF_TLS)) {
         *tls = Finding::unknown(IF_TLS, "gateway.ca-file may not be read by this user", AS_ROOT);
     }
     (asked.findings, Some(asked.version))
+}
+
+/// This user may not read a file.
+struct Unseen;
+
+/// A file's text. What else is wrong with it is the matter of other checks.
+fn text(file: &Path) -> Result<Option<String>, Unseen> {
+    match doors::file(file) {
+        Ok(_) => Ok(std::fs::read_to_string(file).ok()),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Unseen),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Whether this program, the running agent and the gateway fit. They talk across versions; but what is mended is so only where it

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -109,7 +110,10 @@ impl Loader {
         if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE_BYTES {
             return Err(failed(std::io::Error::other("larger than 1 MiB")));
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let mut text = String::new();
+        // A device has no length, and no end.
+        let read = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
+        read.map_err(failed)?;
         self.file = Some((path.to_owned(), text));
         Ok(self)
     }

@@ -55,10 +55,16 @@ impl Process {
         fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
     }
 
-    /// The user that it is, and all its groups. The real ones: a program with the set-user-ID bit does what whoever started it says.
+    /// The user that it is, its group, and its other groups. The real ones: what has the set-user-ID bit does as whoever started it says.
     #[must_use]
-    pub fn user(&self) -> Option<(u32, Vec<u32>)> {
+    pub fn user(&self) -> Option<(u32, u32, Vec<u32>)> {
         user(&self.read("status")?)
+    }
+
+    /// Whether its program is one that makes itself another user or group by its set-user-ID or set-group-ID bit; for root.
+    #[must_use]
+    pub fn changes_user(&self) -> bool {
+        fs::metadata(format!("/proc/{}/exe", self.pid)).is_ok_and(|about| about.mode() & 0o6000 != 0)
     }
 
     /// Whether its paths are not ours, as in a container; `false` too where this user cannot see it. A namespace of its own alone
@@ -180,10 +186,10 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// The real user and groups in `status`.
-fn user(status: &str) -> Option<(u32, Vec<u32>)> {
+/// The real user and group, and the other groups, in `status`.
+fn user(status: &str) -> Option<(u32, u32, Vec<u32>)> {
     let ids = |name| field(status, name).unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok());
-    Some((ids("Uid:").next()?, ids("Gid:").take(1).chain(ids("Groups:")).collect()))
+    Some((ids("Uid:").next()?, ids("Gid:").next()?, ids("Groups:").collect()))
 }
 
 /// When a process began, after the start of the machine: the 22nd field of `stat`, in clock ticks. The second field is a name
@@ -253,7 +259,7 @@ mod tests {
         assert_eq!(soft_limit(limits), Some(1024));
         assert_eq!(soft_limit("Max open files            unlimited            unlimited            files"), Some(u64::MAX));
         let status = "Name:\tsu\nUid:\t1000\t0\t0\t0\nGid:\t1000\t42\t42\t42\nGroups:\t27 1000 \n";
-        assert_eq!(user(status), Some((1000, vec![1000, 27, 1000])), "not those of a program with the set-user-ID bit");
+        assert_eq!(user(status), Some((1000, 1000, vec![27, 1000])), "not those of a program with the set-user-ID bit");
         assert_eq!(field("rchar: 9\nwrite_bytes: 4096\ncancelled_write_bytes: 1\n", "write_bytes:"), Some("4096"));
     }
 
@@ -264,7 +270,8 @@ mod tests {
         assert!(this.resident().is_some_and(|bytes| bytes > 0));
         assert!(this.open_files().is_some());
         assert!(!this.apart());
-        assert_eq!(this.user().map(|(id, _)| id), Some(rustix::process::geteuid().as_raw()));
+        assert!(!this.changes_user());
+        assert_eq!(this.user().map(|(id, ..)| id), Some(rustix::process::geteuid().as_raw()));
         assert_eq!(this.folder(), std::env::current_dir().ok());
         assert!(this.written().is_some_and(|counted| counted.over < Duration::from_secs(86_400)));
         assert_eq!(Process::of(u32::MAX), None);

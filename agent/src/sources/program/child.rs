@@ -23,9 +23,6 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often it is looked whether it has ended, where the kernel (before 5.3) does not say so.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Longest run of a program that clears up.
-const CLEAR_UP: Duration = Duration::from_secs(60);
-
 /// Where a program finds others: nothing of the agent's own environment goes on to it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -149,10 +146,13 @@ fn watched(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }.ok()
 }
 
-/// Runs a program to its end, whatever becomes of it.
-pub(super) async fn run_to_end(command: &Command) {
-    if let Ok(mut child) = Child::start(command).await {
-        let _ = tokio::time::timeout(CLEAR_UP, child.exited()).await;
+/// Runs the command's program with other arguments to its end, for so long at most, whatever becomes of it; without any, does nothing.
+pub(super) async fn clear_up(command: &Command, arguments: &[String], most: Duration) {
+    if arguments.is_empty() {
+        return;
+    }
+    if let Ok(mut child) = Child::start(&Command { args: arguments.to_vec(), ..command.clone() }).await {
+        let _ = tokio::time::timeout(most, child.exited()).await;
     }
 }
 

@@ -1,20 +1,26 @@
 //! ContainerSource: the first container of its template, run by podman or docker where the board has one.
 //!
 //! The command line of either is a program like another: it needs its place in `programs.allow`, stays in the foreground, and is
-//! kept running. The container is removed when it ends, and one that an earlier run left behind before the next is started.
+//! kept running. The container is removed when it ends, and one that an earlier run left behind before the next is started. It is no
+//! process of ours: the engine hands on SIGTERM, and what does not end by it is killed by another run of the engine.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use godwit_mesh::manifest::{ContainerSpec, SourceKind};
 use godwit_mesh::source::{Job, Missing, Stopped};
 
 use super::super::allow::Allowed;
 use super::binding::Bound;
+use super::child;
 use super::keep::{self, Command, Printed};
 use super::permitted;
 
 /// Where the programs are looked for, podman before docker: it needs no daemon.
 const ENGINES: [&str; 4] = ["/usr/bin/podman", "/usr/local/bin/podman", "/usr/bin/docker", "/usr/local/bin/docker"];
+
+/// Longest run of the engine that kills a container: with the time that a program has to end, within the agent's stop.
+const KILL: Duration = Duration::from_secs(10);
 
 /// Runs a ContainerSource.
 pub(in crate::sources) async fn run(job: Job, allowed: Allowed) {
@@ -33,7 +39,8 @@ async fn serve(job: &Job, spec: &ContainerSpec, allowed: &Allowed) -> Result<std
         overrides: job.spec().overrides.clone(),
     };
     let env = bound.environment(&spec.env, sink.uri());
-    let name = format!("godwit-{}-{}", job.name().namespace, job.name().name);
+    // Neither part has an underscore.
+    let name = format!("godwit-{}_{}", job.name().namespace, job.name().name);
     let command = Command {
         program,
         name: engine.display().to_string(),
@@ -48,7 +55,10 @@ async fn serve(job: &Job, spec: &ContainerSpec, allowed: &Allowed) -> Result<std
         open_files: None,
         before: ["rm", "--force", &name].map(str::to_owned).to_vec(),
     };
-    keep::running(job, &sink, &command, &Printed::Log).await
+    let stopped = keep::running(job, &sink, &command, &Printed::Log).await;
+    // However it came to its end: a container is no child of its engine's command.
+    child::clear_up(&command, &["kill", &name].map(str::to_owned), KILL).await;
+    stopped
 }
 
 /// The engine of this board, once there is one.

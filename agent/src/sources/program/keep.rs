@@ -1,6 +1,7 @@
 //! A program that is to run: started, and started again with growing waits when it has ended.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use godwit_mesh::event::Value;
 use godwit_mesh::source::{Job, Missing, Sink, Stopped, Tries};
@@ -17,6 +18,9 @@ const LONG_ENOUGH_MS: u64 = 60_000;
 
 /// Who has crashed is taken to run again when it has run for so long, in milliseconds.
 const STEADY_MS: u64 = 5_000;
+
+/// Longest run that clears up after an earlier one.
+const CLEAR_BEFORE: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether a program is there that was not, in milliseconds.
 pub(super) const LOOK_AGAIN_MS: u64 = 10_000;
@@ -62,10 +66,8 @@ pub(super) async fn running(
     let mut restarts = 0u64;
     loop {
         let begun = job.clock().elapsed_ms();
-        if !command.before.is_empty() {
-            let clear = Command { args: command.before.clone(), before: Vec::new(), ..command.clone() };
-            child::run_to_end(&clear).await;
-        }
+        let clear = child::clear_up(command, &command.before, CLEAR_BEFORE);
+        job.stop.run_until_cancelled(clear).await.ok_or(Stopped)?;
         let why = match Child::start(command).await {
             Ok(child) => {
                 job.live.show("pid", child.pid());
