@@ -11,6 +11,10 @@ use super::set::{MAX_OBJECTS, Manifests};
 /// Largest manifest file in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
+/// Stack for the YAML library, which calls itself for each of the 64 levels that it allows, and more than once; our own threads have
+/// much less.
+const YAML_STACK_BYTES: usize = 4 << 20;
+
 /// One document of a file, or one item of a list in it, as it was written.
 #[derive(Debug)]
 pub struct Document {
@@ -34,10 +38,7 @@ impl Document {
 /// # Errors
 /// When the text is neither YAML nor JSON, or a list has no items.
 pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
-    // A file may hold a whole set; other bounds against hostile YAML are the library's.
-    let budget = serde_saphyr::budget! { max_documents: MAX_OBJECTS, max_nodes: 40 * MAX_OBJECTS };
-    let parsed: Vec<Value> = serde_saphyr::from_multiple_with_options(text, serde_saphyr::options! { budget: budget })
-        .map_err(|e| ManifestError::file(file, one_line(&e.to_string())))?;
+    let parsed = yaml(text).map_err(|why| ManifestError::file(file, one_line(&why)))?;
     let mut found = Vec::new();
     for (i, document) in parsed.into_iter().enumerate() {
         let place = format!("document {}", i + 1);
@@ -54,6 +55,21 @@ pub fn documents(file: &str, text: &str) -> Result<Vec<Document>, ManifestError>
         }
     }
     Ok(found)
+}
+
+/// The values of a YAML text.
+fn yaml(text: &str) -> Result<Vec<Value>, String> {
+    let read = || {
+        // A file may hold a whole set; other bounds against hostile YAML are the library's.
+        let budget = serde_saphyr::budget! { max_documents: MAX_OBJECTS, max_nodes: 40 * MAX_OBJECTS };
+        let read = serde_saphyr::from_multiple_with_options(text, serde_saphyr::options! { budget: budget });
+        read.map_err(|e| e.to_string())
+    };
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("yaml".to_owned()).stack_size(YAML_STACK_BYTES);
+        let reader = reader.spawn_scoped(scope, read).map_err(|e| format!("starting a thread to read it: {e}"))?;
+        reader.join().map_err(|_| "the YAML library failed on it".to_owned())?
+    })
 }
 
 /// Reads the objects of one YAML or JSON text; see [`documents`].

@@ -223,3 +223,18 @@ fn a_file_that_is_no_yaml_is_said_to_be_so_in_one_line() {
     let error = parse_str("f.yaml", "a: [b\n").expect_err("not YAML");
     assert_eq!(error.to_string(), "f.yaml: line 1 column 4: unclosed bracket '['");
 }
+
+#[test]
+fn a_manifest_of_many_levels_is_read_or_refused_on_a_thread_with_little_stack() {
+    let read = |levels: usize| {
+        let source = "apiVersion: sources.knative.dev/v1\nkind: ContainerSource\nmetadata: {name: x}\n";
+        one(&format!("{source}spec:\n  x: {}1{}\n", "{a: ".repeat(levels), "}".repeat(levels)))
+            .expect_err("no such field")
+            .why
+    };
+    // What the daemons' threads for reading files have.
+    let thread = std::thread::Builder::new().stack_size(256 << 10);
+    let said = thread.spawn(move || [8, 60, 5000].map(read)).expect("started").join().expect("no panic");
+    assert!(said[0].contains("unknown field") && said[1].contains("unknown field"), "{said:?}");
+    assert!(said[2].contains("Depth"), "{said:?}");
+}
