@@ -112,14 +112,13 @@ impl Subject {
             shown.push_str(" (its environment cannot be read by this user)");
             Vec::new()
         });
-        let folder = process.folder();
+        // What it names by a relative path is relative to where it runs; its user need not be able to go there again.
+        if let Some(folder) = process.folder() {
+            std::env::set_current_dir(&folder).with_context(|| format!("going to {}", folder.display()))?;
+        }
         let became = become_user(user.with_context(|| format!("process {} is gone", process.pid))?)?;
         if let Some(id) = became {
             shown.push_str(&format!(" (looked at as its user, {id})"));
-        }
-        // What it names by a relative path is relative to where it runs.
-        if let Some(folder) = folder {
-            std::env::set_current_dir(&folder).with_context(|| format!("going to {}", folder.display()))?;
         }
         Ok(Self { process: Some(process), became, ..Self::new(shown, flags, environment)? })
     }
