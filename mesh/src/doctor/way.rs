@@ -35,7 +35,7 @@ pub enum Token<'a> {
     None,
     /// This one.
     Is(&'a str),
-    /// It has one that this user or the agent's may not read.
+    /// It has one that this user may not read.
     Unseen,
 }
 
@@ -214,8 +214,8 @@ fn unheard(why: &str) -> Known {
 fn refused(answer: &Answer, token: Token<'_>) -> Known {
     let (why, remedy) = match (answer.status, token) {
         (401, Token::Unseen) => {
-            let found = "whether it lets this agent in is not known: gateway.token-file may not be read by this user or the agent's";
-            return (Verdict::Unknown, found.to_owned(), "see doors, or run it as root or as the agent's user");
+            let found = "whether it lets this agent in is not known: gateway.token-file may not be read by this user";
+            return (Verdict::Unknown, found.to_owned(), "run it as root or as the agent's user");
         }
         (401, Token::Is(_)) => (
             "it does not know our token",
