@@ -1,10 +1,11 @@
 # common.sh: what the scripts of cross/ share: where things are kept, the names of the targets, how progress is shown.
 # Sourced, from any folder; sets `root` to the checkout and `cache` to a folder outside it.
 
+unset CDPATH
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export HOME=${HOME:-$(getent passwd "$(id -u)" | cut -d: -f6)}
 cache=$(realpath -m "${GODWIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/godwit}")
-dist=${GODWIT_DIST:-$root/dist}
+dist=$(realpath -m "${GODWIT_DIST:-$root/dist}")
 targets="aarch64-unknown-linux-gnu armv7-unknown-linux-gnueabihf x86_64-unknown-linux-gnu"
 # The oldest glibc that our binaries run on: Debian 10, Ubuntu 18.10, RHEL 8, Yocto 3.0.
 oldest_glibc=2.28
@@ -42,8 +43,15 @@ program_name() {
 # The version in Cargo.toml.
 version_of() { sed -nE 's/^version = "(.*)"/\1/p' "$root/Cargo.toml" | head -n 1; }
 
-# The time that all files get: of the last commit, so that the same commit gives the same bytes.
-commit_seconds() { echo "${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/Cargo.toml")}"; }
+# The time that all files get: of the last commit, so that the same commit gives the same bytes; without a repository that of Cargo.toml.
+commit_seconds() {
+    if [ -n "${SOURCE_DATE_EPOCH:-}" ]; then
+        echo "$SOURCE_DATE_EPOCH"
+    elif ! [ -e "$root/.git" ] || ! git -C "$root" log -1 --format=%ct; then
+        echo "no commit to be read in $root: files get the time of Cargo.toml, and another checkout gives other bytes" >&2
+        stat -c %Y "$root/Cargo.toml"
+    fi
+}
 
 # The first lines of a script, from its name to the first line that is no comment: its help.
 usage() { awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"; }
@@ -134,7 +142,7 @@ debian_packages() {
         if [[ $package == *'>'* ]]; then
             plus=${package%%[^+]*}
             package=${package#+}
-            package=$plus$(debian_apt "$suite" "$apt" apt-cache depends "${package%%>*}" | grep -oE "${package#*>}" | head -n 1)
+            package=$plus$(debian_apt "$suite" "$apt" apt-cache depends "${package%%>*}" | grep -oE "${package#*>}" | head -n 1) || status=1
         fi
         if [[ $package == +* ]]; then
             debian_apt "$suite" "$apt" apt-get -q -y --no-install-recommends --print-uris install "${package#+}" >"$apt/uris" 2>>"$apt/log" ||

@@ -4,7 +4,8 @@ libc_suite=bookworm
 
 # libc_folder ARCH: a folder with Debian's libc for an architecture, as the root of a file system.
 libc_folder() {
-    local packages="libc6:$1 libgcc-s1:$1 ca-certificates:all" folder
+    # The last has the copyright of libgcc-s1.
+    local packages="libc6:$1 libgcc-s1:$1 ca-certificates:all gcc-12-base:$1" folder
     folder=$cache/libc-$libc_suite-$1-$(printf '%s' "$packages" | sha256sum | cut -c1-12)
     # shellcheck disable=SC2086 # a list of packages
     once "$folder" debian_packages "$libc_suite" $packages || die "cannot fetch Debian's libc for $1"

@@ -17,8 +17,8 @@ def escaped(text):
 
 
 def helped(command, *arguments):
-    # The help shows what a variable is set to.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GODWIT_")}
+    # The help shows what a variable is set to, and takes colours from one.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("GODWIT_", "CLICOLOR"))}
     return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True, env=own).stdout.rstrip()
 
 

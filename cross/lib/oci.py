@@ -83,9 +83,8 @@ def base(libc, arch, seconds):
     layer.file("etc/group", f"root:x:0:\ngodwit:x:{USER}:\n".encode())
     layer.file("etc/nsswitch.conf", b"hosts: files dns\n")
     for name in ["libc6", "libgcc-s1", "ca-certificates"]:
-        copyright = libc / "usr/share/doc" / name / "copyright"
-        if copyright.exists():
-            layer.file(f"usr/share/doc/{name}/copyright", copyright.resolve().read_bytes())
+        copyright = f"usr/share/doc/{name}/copyright"
+        layer.file(copyright, (libc / copyright).resolve().read_bytes())
     layer.folder("tmp", 0o1777)
     layer.folder("var/lib/godwit", 0o750, USER)
     return layer.done()
